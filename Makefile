@@ -1,0 +1,74 @@
+# Everything runs in .venv, which `make setup` builds. No recipe uses a pipe, so no failure is hidden by one.
+#   make book PYTHON=python3.12      another interpreter for the virtual environment
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+SOURCES := $(sort $(wildcard notebooks/[0-9]*.py))
+
+# the environment's own kernel, whatever kernelspecs the user has
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test notebooks table table-run clean
+
+help:  ## list the targets
+	@echo "usage: make TARGET [PYTHON=python3.12]"
+	@echo
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## create .venv and install everything (first time: a few minutes)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo "error: '$(PYTHON)' was not found. Install Python 3.11 or newer, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Python 3.11 or newer is needed; '$(PYTHON)' is older. Name another one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@if "$(BIN)/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	  echo "==> using the virtual environment in $(VENV)"; \
+	else \
+	  echo "==> creating a virtual environment in $(VENV)"; \
+	  "$(PYTHON)" -m venv --clear "$(VENV)" || { \
+	    echo "error: the venv module failed; on Debian and Ubuntu install the package python3-venv, then repeat" >&2; exit 1; }; \
+	fi
+	@echo "==> installing (PyTorch is the largest part; a few minutes the first time)"
+	"$(BIN)/python" -m pip install --disable-pip-version-check -c constraints.txt -e '.[notebooks,book,test]'
+	@touch "$(STAMP)"
+
+book: $(STAMP)  ## distil once (the quickstart), build the book, print the accuracies
+	@mkdir -p runs
+	@echo "==> 1/3 running the quickstart: a real distillation, a few minutes on two cores"
+	"$(BIN)/papermill" notebooks/00_quickstart.ipynb runs/quickstart.ipynb --cwd notebooks -k python3
+	@echo "==> 2/3 building the book"
+	"$(BIN)/jupyter-book" build . -W -n --keep-going
+	@echo "==> 3/3 the result"
+	@"$(BIN)/python" tools/print_summary.py
+
+test: $(STAMP)  ## everything that must hold: lint, unit tests, notebooks, the book and its links
+	@echo "==> 1/5 ruff"
+	"$(BIN)/ruff" check .
+	@echo "==> 2/5 unit tests"
+	"$(BIN)/python" -m pytest tests --ignore=tests/test_links.py
+	@echo "==> 3/5 notebooks, outputs compared with the committed ones"
+	"$(BIN)/python" -m pytest --nbval notebooks/
+	@echo "==> 4/5 building the book"
+	"$(BIN)/jupyter-book" build . --all -W -n --keep-going
+	@echo "==> 5/5 the built book: links, pages, offline reading"
+	LD3M_BOOK=1 "$(BIN)/python" -m pytest tests/test_links.py
+	@echo "==> all passed"
+
+notebooks: $(STAMP)  ## write each .ipynb anew from its .py twin and execute it
+	@test -n "$(SOURCES)" || { echo "error: no notebooks/NN_*.py found" >&2; exit 1; }
+	"$(BIN)/jupytext" --to ipynb --update $(SOURCES)
+	"$(BIN)/python" tools/execute.py $(SOURCES:.py=.ipynb)
+
+table: $(STAMP)  ## print the table of results from the committed records
+	"$(BIN)/python" -m ld3m_min table
+
+table-run: $(STAMP)  ## make the records that are missing (resumable, up to an hour on two cores)
+	"$(BIN)/python" -m ld3m_min table --run
+
+clean:  ## remove built pages, the quickstart's outputs and caches (keeps .venv and your other runs)
+	rm -rf _build runs/quickstart runs/quickstart.ipynb .pytest_cache .ruff_cache build
+	find ld3m_min notebooks tests tools book -name __pycache__ -type d -prune -exec rm -rf {} +
+	find notebooks book -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

@@ -1,0 +1,46 @@
+"""What the built book needs beyond Jupyter Book: MathJax beside the pages, and repairs of two upstream faults."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from sphinx.util.fileutil import copy_asset
+
+# of MathJax's 24 MB, what a page loads: the combined script and its fonts
+MATHJAX_PARTS = ("tex-chtml.js", "output/chtml/fonts/woff-v2")
+
+
+def _dedupe_scripts(app, pagename, templatename, context, doctree):
+    """One copy of each inline script: sphinx-thebe puts a `const` twice, which is an error in every page's console."""
+    seen, out = set(), []
+    for js in context.get("script_files", []):
+        body = getattr(js, "attributes", {}).get("body")
+        if body is not None:
+            if body in seen:
+                continue
+            seen.add(body)
+        out.append(js)
+    context["script_files"] = out
+
+
+def _singlehtml_nodes(app):
+    """Let `--builder singlehtml` (for printing) know the nodes that extensions registered for html only."""
+    handlers = app.registry.translation_handlers
+    handlers["singlehtml"] = {**handlers.get("html", {}), **handlers.get("singlehtml", {})}
+
+
+def _copy_mathjax(app, exc):
+    """Put MathJax, from the installed wheel sphinx-mathjax-offline, beside the pages."""
+    if exc or app.builder.format != "html":
+        return
+    src = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
+    dst = Path(app.outdir) / "_static" / "mathjax"
+    for part in MATHJAX_PARTS:
+        copy_asset(str(src / part), str((dst / part).parent if part.endswith(".js") else dst / part))
+
+
+def setup(app):
+    """Register the three hooks."""
+    app.connect("build-finished", _copy_mathjax)
+    app.connect("html-page-context", _dedupe_scripts, priority=900)
+    app.connect("builder-inited", _singlehtml_nodes)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
