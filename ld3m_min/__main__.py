@@ -1,0 +1,137 @@
+"""The command line: `python -m ld3m_min distil | evaluate | experts | train-prior | table | plan`."""
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from . import config as settings
+
+Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, ...")]
+
+
+def distil(
+    preset: str = "cpu",
+    algorithm: Literal["DC", "DM", "MTT"] = "DM",
+    space: Literal["pixel", "autoencoder", "ld3m"] = "ld3m",
+    dataset: str = "digits",
+    ipc: int = 1,
+    iterations: int | None = None,
+    lr: float | None = None,
+    prior: str | None = None,
+    seed: int = 0,
+    out: Path = Path("runs/distil"),
+    device: Device = "cpu",
+) -> None:
+    """Distil a data set ("digits", or a folder with one subfolder of images per class) into `out`/set.
+
+    Stopped, it goes on from its last checkpoint when started again with the same arguments.
+    """
+    from .data import load_data
+    from .run import distil as run
+
+    given = {"iterations": iterations, "lr": lr, "prior": prior}
+    overrides = {k: v for k, v in given.items() if v is not None}
+    config = settings.preset(preset, algorithm=algorithm, space=space, ipc=ipc, seed=seed, **overrides)
+    data = load_data(dataset, size=config.size)
+    config = settings.replace(config, dataset=data.name)
+    run(config, data=data, out=out, device=device)
+    print(f"{len(data.classes) * ipc} images in {out / 'set'}")
+
+
+def evaluate(
+    folder: Path,
+    dataset: str = "digits",
+    preset: str = "cpu",
+    architectures: tuple[str, ...] = settings.ARCHITECTURES,
+    repeats: int | None = None,
+    split: Literal["validation", "test"] = "test",
+    seed: int = 0,
+    device: Device = "cpu",
+) -> None:
+    """Train networks on the set in `folder` and print their accuracy on real images."""
+    from .data import load_data
+    from .evaluate import evaluate as run
+    from .spaces import SyntheticSet
+
+    synthetic = SyntheticSet.load(folder)
+    data = load_data(dataset, size=synthetic.images().shape[-1]).to(device)
+    changes = {"split": split} | ({"repeats": repeats} if repeats else {})
+    result = run(synthetic, data, architectures, config=settings.eval_preset(preset, **changes), seed=seed, progress=True)
+    for a in result.accuracies:
+        low, high = result.confidence_interval(a)
+        print(f"{a:10s} {100 * result.mean(a):5.1f} %   95 % interval {100 * low:.1f} to {100 * high:.1f}")
+    print(f"{'unseen':10s} {100 * result.mean():5.1f} %   ({split} split, {len(result.values())} repeats)")
+
+
+def experts(preset: str = "cpu", dataset: str = "digits", out: Path | None = None, device: Device = "cpu") -> None:
+    """Train the expert trajectories of a preset; those already there are kept."""
+    from .data import load_data
+    from .experts import experts_name, train_experts
+
+    config = settings.preset(preset, algorithm="MTT")
+    data = load_data(dataset, size=config.size)
+    folder = out or Path("runs") / experts_name(config, data)
+    buffer = train_experts(config, data, folder, device=device)
+    print(f"{len(buffer)} experts in {folder}")
+
+
+def train_prior(preset: str = "digits", out: Path = Path("runs/prior"), device: Device = "cpu",
+                max_seconds: float = float("inf")) -> None:
+    """Train a prior, measure it on held-out images, and write it with its model card to `out`/model."""
+    from .data import load_data
+    from .train_prior import measure_prior, prior_preset, write_card
+    from .train_prior import train_prior as run
+
+    config = prior_preset(preset)
+    data = load_data(config.dataset, size=config.size)
+    prior = run(config, data, out, device=device, max_seconds=max_seconds)
+    quality = measure_prior(prior, data)
+    prior.save_pretrained(out / "model")
+    write_card(out / "model", config, data, prior, quality)
+    print("\n".join(f"{k}: {v}" for k, v in asdict(quality).items()))
+    print(f"prior in {out / 'model'}")
+
+
+def table(grid: str = "digits", missing: bool = False, run: bool = False, only: str = "", device: Device = "cpu",
+          records: Path = Path("book/_data/records")) -> None:
+    """Print a grid's table from its records; list what is missing; or run it, cell by cell (`--run`)."""
+    from . import results
+
+    if run:
+        results.run_grid(grid, only=only, records=records, device=device)
+    absent = results.missing(grid, records)
+    if missing:
+        print("\n".join(f"{c.name}:  {c.command}" for c in absent) or "nothing is missing")
+        return
+    cells = results.grid(grid)
+    frame = results.table(results.load_records(records), cells[0].dataset, cells[0].preset)
+    print(frame.to_string() if len(frame) else "no records yet")
+    if absent:
+        print(f"{len(absent)} of {len(cells)} cells are missing; `table --missing` lists them with their commands")
+
+
+def plan(preset: str = "cpu", ipc: int = 1) -> None:
+    """Measure each memory plan on one generation with gradients, for the preset's prior and size."""
+    from .backprop import compare_plans
+
+    config = settings.preset(preset, ipc=ipc)
+    for row in compare_plans(config):
+        print(f"{row.name:10s} {row.seconds:7.3f} s   {row.saved_bytes / 2**20:8.1f} MiB kept for the backward pass")
+
+
+def main() -> None:
+    """Entry point; a mistake in the arguments or the data ends in one line and exit code 2."""
+    commands = {"distil": distil, "evaluate": evaluate, "experts": experts, "train-prior": train_prior, "table": table, "plan": plan}
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, prog="ld3m_min", description=__doc__)
+    except (ValueError, FileNotFoundError, TimeoutError, FloatingPointError, RuntimeError, OSError) as error:
+        print(f"ld3m_min: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

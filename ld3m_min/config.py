@@ -1,0 +1,301 @@
+"""Every setting of a distillation, and the presets: section 4 and the supplement of the paper.
+
+Configurations are frozen dataclasses. `preset(name, algorithm=..., space=...)` gives a whole one; an unknown name, field
+or value is an error that lists the choices. `to_dict` / `from_dict` bring one into a record and back.
+"""
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field, replace
+
+from .augment import DSA
+from .backprop import Plan
+from .networks import NETWORKS
+from .sampler import SamplerConfig
+
+ALGORITHMS = ("DC", "DM", "MTT")
+SPACES = ("pixel", "autoencoder", "ld3m")
+ARCHITECTURES = ("ConvNet", "AlexNet", "VGG11", "ResNet18", "ViT")
+DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
+
+
+def _choose(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown; choose {', '.join(map(str, choices))}")
+
+
+def _positive(config, *names, least=1):
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network that distils: ConvNet-5 at 128 px in the paper. `depth` None is the protocol's for the image size."""
+
+    name: str = "ConvNet"
+    depth: int | None = None
+    width: int = 128
+    norm: str = "instance"
+
+    def __post_init__(self):
+        _choose("network", self.name, NETWORKS)
+
+
+@dataclass(frozen=True)
+class DCConfig:
+    """Gradient matching. `metric`: "ours" (layer-wise cosine of the public code), "mse" or "cos"."""
+
+    metric: str = "ours"
+
+    def __post_init__(self):
+        _choose("metric", self.metric, ("ours", "mse", "cos"))
+
+
+@dataclass(frozen=True)
+class MTTConfig:
+    """Trajectory matching and its experts.
+
+    Attributes:
+        experts, train_epochs, expert_lr, expert_batch: how many expert trajectories, and how each is trained.
+        expert_epochs: epochs between start and target; max_start_epoch: the last start there may be.
+        steps: N, inner steps on the synthetic set; batch: images per inner step, None for all.
+        lr, lr_lr: the student's learning rate, itself learned, and the rate it is learned with.
+        gradient: "exact", or "approximate" as in the public LD3M/GLaD code, for comparison.
+    """
+
+    experts: int = 5000
+    train_epochs: int = 15
+    expert_lr: float = 0.01
+    expert_batch: int = 256
+    expert_epochs: int = 3
+    max_start_epoch: int = 5
+    steps: int = 20
+    batch: int | None = None
+    lr: float = 0.01
+    lr_lr: float = 1e-6
+    gradient: str = "exact"
+
+    def __post_init__(self):
+        _positive(self, "experts", "train_epochs", "expert_batch", "expert_epochs", "steps")
+        _positive(self, "max_start_epoch", least=0)
+        _choose("gradient", self.gradient, ("exact", "approximate"))
+        if self.max_start_epoch + self.expert_epochs > self.train_epochs:
+            raise ValueError(
+                f"max_start_epoch {self.max_start_epoch} + expert_epochs {self.expert_epochs} reach past the experts' "
+                f"{self.train_epochs} epochs; train them longer or match earlier"
+            )
+
+
+@dataclass(frozen=True)
+class DistilConfig:
+    """One distillation.
+
+    Attributes:
+        dataset, size: what is distilled, at how many pixels a side.
+        algorithm: "DC", "DM" or "MTT" (section 2.1). space: "pixel", "autoencoder" or "ld3m" (sections 2.3 and 3).
+        ipc: images per class. iterations: 0 leaves the random real images the set starts from.
+        lr, momentum: of SGD on what is learned: pixels, Z, or Z and c alike.
+        batch_real: real images per class and iteration. dsa: augmentation strategy, "none" for none.
+        prior: name, folder or hub id of the prior; not used in pixel space.
+        plan: how gradients pass the generator (section 3.3). patience: non-finite iterations in a row before it stops.
+        redraw_noise: draw the forward noise anew at every generation, as the public code does; for comparison only.
+    """
+
+    dataset: str = "digits"
+    size: int = 32
+    algorithm: str = "DM"
+    space: str = "ld3m"
+    ipc: int = 1
+    iterations: int = 5000
+    lr: float = 0.01
+    momentum: float = 0.5
+    batch_real: int = 256
+    dsa: str = DSA_STRATEGY
+    prior: str = "digits"
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    plan: Plan = field(default_factory=Plan)
+    dc: DCConfig = field(default_factory=DCConfig)
+    mtt: MTTConfig = field(default_factory=MTTConfig)
+    learn_z: bool = True
+    learn_c: bool = True
+    redraw_noise: bool = False
+    patience: int = 10
+    checkpoint_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self):
+        _choose("algorithm", self.algorithm, ALGORITHMS)
+        _choose("space", self.space, SPACES)
+        _positive(self, "size", "ipc", "batch_real", "patience", "checkpoint_every")
+        _positive(self, "iterations", least=0)
+        if not self.lr > 0:
+            raise ValueError(f"lr must be positive, not {self.lr!r}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1), not {self.momentum!r}")
+        DSA(self.dsa)  # an unknown operation is an error here, not at the first iteration
+        if self.space == "ld3m" and not (self.learn_z or self.learn_c):
+            raise ValueError("learn_z and learn_c are both off: nothing would be learned")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The evaluation protocol (section 4.1): train each network from scratch on the set, test once at the end.
+
+    Attributes:
+        epochs, batch, momentum, weight_decay, ema: of the training; the averaged weights are tested.
+        lr: by architecture; "default" for the others. width: of all networks, 128 is the protocol's.
+        repeats: independent trainings. split: "test" for the figure that is reported, "validation" for any choice.
+    """
+
+    epochs: int = 1000
+    batch: int = 256
+    lr: dict[str, float] = field(default_factory=lambda: {"default": 0.001, "VGG11": 0.0001})
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    ema: float = 0.995
+    dsa: str = DSA_STRATEGY
+    repeats: int = 5
+    width: int = 128
+    split: str = "test"
+
+    def __post_init__(self):
+        _positive(self, "epochs", "batch", "repeats", "width")
+        _choose("split", self.split, ("validation", "test"))
+        DSA(self.dsa)
+        if "default" not in self.lr:
+            raise ValueError("lr needs an entry 'default' for architectures that are not named")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named size of every experiment: the distillation, its learning rates per (algorithm, space), the evaluation.
+
+    `iterations` and `lr` are looked up by (algorithm, space), then by algorithm, then taken from `distil`.
+    """
+
+    distil: DistilConfig
+    evaluation: EvalConfig
+    lr: dict = field(default_factory=dict)
+    iterations: dict = field(default_factory=dict)
+    about: str = ""
+
+
+_PAPER = Preset(
+    DistilConfig(dataset="imagenette", size=128, iterations=5000),
+    EvalConfig(),
+    lr={"DC": 1e-3, "DM": 1e-2, "MTT": 10.0},
+    about="the paper's supplement: 128 px, T = 10, 5,000 iterations, 5,000 experts",
+)
+PRESETS = {
+    "smoke": Preset(
+        DistilConfig(iterations=2, batch_real=16, network=NetworkConfig(width=16), sampler=SamplerConfig(steps=2),
+                     mtt=MTTConfig(experts=2, train_epochs=2, expert_epochs=1, max_start_epoch=1, steps=2, expert_lr=0.1,
+                                   lr=0.1),
+                     checkpoint_every=1),
+        EvalConfig(epochs=3, repeats=2, width=16, lr={"default": 0.01}),
+        about="seconds; shows that everything runs, measures nothing",
+    ),
+    "cpu": Preset(
+        DistilConfig(iterations=100, batch_real=64, network=NetworkConfig(width=64),
+                     mtt=MTTConfig(experts=20, train_epochs=20, expert_lr=0.1, expert_batch=64, expert_epochs=2,
+                                   max_start_epoch=8, steps=10, lr=0.05, lr_lr=1e-5),
+                     checkpoint_every=20),
+        EvalConfig(epochs=150, width=32, lr={"default": 0.01}),
+        about="digits at 32 px on two CPU cores; networks, epochs and iterations are shrunk",
+    ),
+    "gpu": Preset(
+        DistilConfig(dataset="imagenette", size=128, iterations=1000, mtt=MTTConfig(experts=100)),
+        EvalConfig(),
+        lr=_PAPER.lr,
+        about="as paper, with 1,000 iterations and 100 experts",
+    ),
+    "paper": _PAPER,
+    "reference": Preset(
+        replace(_PAPER.distil, iterations=10000, redraw_noise=True,
+                mtt=MTTConfig(expert_epochs=2, max_start_epoch=2, steps=10, gradient="approximate")),
+        EvalConfig(),
+        lr={"DC": 0.1, "DM": 1.0, "MTT": 1000.0},
+        about="the public code's defaults and variants, for comparison",
+    ),
+}
+
+
+def _preset(name):
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; choose {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def preset(name, *, algorithm="DM", space="ld3m", **overrides):
+    """The named preset's :class:`DistilConfig` for one algorithm and space, with some fields changed.
+
+    Raises:
+        ValueError: unknown preset, field or value; the message lists the choices.
+    """
+    chosen = _preset(name)
+    _choose("algorithm", algorithm, ALGORITHMS)
+    _choose("space", space, SPACES)
+    known = {f.name for f in dataclasses.fields(DistilConfig)}
+    unknown = sorted(set(overrides) - known)
+    if unknown:
+        raise ValueError(f"unknown setting {', '.join(unknown)}; DistilConfig has {', '.join(sorted(known))}")
+    values = {"algorithm": algorithm, "space": space}
+    for field_name, table in (("lr", chosen.lr), ("iterations", chosen.iterations)):
+        for key in ((algorithm, space), algorithm):
+            if key in table:
+                values[field_name] = table[key]
+                break
+    return replace(chosen.distil, **values | overrides)
+
+
+def eval_preset(name, **overrides):
+    """The named preset's :class:`EvalConfig`, with some fields changed."""
+    chosen = _preset(name).evaluation
+    known = {f.name for f in dataclasses.fields(EvalConfig)}
+    unknown = sorted(set(overrides) - known)
+    if unknown:
+        raise ValueError(f"unknown setting {', '.join(unknown)}; EvalConfig has {', '.join(sorted(known))}")
+    return replace(chosen, **overrides)
+
+
+def to_dict(config):
+    """A configuration as nested dicts of JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(kind, values, where="config"):
+    """The inverse of :func:`to_dict`: nested dicts -> the dataclass `kind`.
+
+    Raises:
+        ValueError: a field that `kind` doesn't have, or a value of another type; names the field.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must be a mapping, not {type(values).__name__}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(f"{where} has unknown field {', '.join(map(str, unknown))}; known are {', '.join(hints)}")
+    return kind(**{k: _convert(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+
+
+def _convert(hint, value, where):
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if type(None) in options and value is None:
+        return None
+    for option in options:
+        origin = typing.get_origin(option) or option
+        if origin is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if origin is tuple and isinstance(value, list):
+            return tuple(value)
+        if isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
+            return value
+    raise ValueError(f"{where} must be {hint if isinstance(hint, types.UnionType) else hint.__name__}, not {value!r}")

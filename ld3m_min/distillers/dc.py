@@ -1,0 +1,62 @@
+"""Dataset condensation: match the gradients of the classification loss (section 2.1, DC)."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from .base import Distiller
+
+
+def gradient_matching_distance(grads_syn, grads_real, metric="ours"):
+    """Distance between two lists of gradients in parameter order.
+
+    Args:
+        grads_syn, grads_real: tensors of equal shapes; the distance is differentiable in the first.
+        metric: "ours": per output row of each weight, 1 - cosine, summed; 1-D parameters (biases, scales) and 3-D ones
+            are left out. "mse": squared distance of all. "cos": 1 - cosine of all, as one vector.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: unknown metric, or lists that don't match.
+    """
+    if len(grads_syn) != len(grads_real) or any(a.shape != b.shape for a, b in zip(grads_syn, grads_real, strict=False)):
+        raise ValueError("the two lists of gradients differ in length or shapes; both must come from the same network")
+    if metric == "ours":
+        rows = [(a.flatten(1), b.flatten(1)) for a, b in zip(grads_syn, grads_real, strict=True) if a.dim() in (2, 4)]
+        return sum((1 - _cosine(a, b)).sum() for a, b in rows)
+    a, b = (torch.cat([g.flatten() for g in grads]) for grads in (grads_syn, grads_real))
+    if metric == "mse":
+        return (a - b).square().sum()
+    if metric == "cos":
+        return 1 - _cosine(a, b)
+    raise ValueError(f"metric={metric!r} is unknown; choose ours, mse, cos")
+
+
+def _cosine(a, b):
+    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1) + 1e-6)
+
+
+class DC(Distiller):
+    """Per class: the gradient of the cross-entropy on real images against that on synthetic ones, at a new network.
+
+    As in GLaD and LD3M, the network is drawn anew at every iteration and never trained.
+    """
+
+    def step(self, images, labels, iteration):
+        network = self.network(iteration)
+        params = list(network.parameters())
+        total = torch.zeros((), device=images.device)
+        for label in labels.unique().tolist():
+            real, synthetic = self.pair(images[labels == label], label, iteration)
+
+            def gradients(x, label=label, **kwargs):
+                y = torch.full((len(x),), label, device=x.device)
+                return torch.autograd.grad(F.cross_entropy(network(x), y), params, **kwargs)
+
+            grads_real = gradients(real)  # no graph: the real side is a constant
+            loss = gradient_matching_distance(gradients(synthetic, create_graph=True), grads_real, self.config.dc.metric)
+            loss.backward(inputs=[images])
+            total += loss.detach()
+        return total

@@ -1,0 +1,141 @@
+"""Matching training trajectories: match the parameters after training (section 2.1, MTT)."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+from ..networks import functional
+from ..storage import seeded
+from .base import Distiller
+
+
+def trajectory_matching_loss(network, theta_start, theta_target, images, labels, lr, steps, *, batch_size=None,
+                             augment=None, generator=None):
+    """Distance to the expert after `steps` of plain SGD on the synthetic images, as a fraction of the way.
+
+    |theta_N - theta_target|^2 / |theta_start - theta_target|^2. The gradient is that of the whole unrolled chain; each
+    inner step is recomputed in the backward pass, so the memory is one step's plus N parameter vectors.
+
+    Args:
+        network: gives the architecture; its own weights are not used.
+        theta_start, theta_target: (P,) flat, in parameter order.
+        images: (B, 3, H, W) as the network takes them. labels: (B,) int64.
+        lr: scalar tensor; may require grad.
+        batch_size: images per inner step, drawn in shuffled passes; None takes all.
+        augment: a :class:`~ld3m_min.augment.DSA`, drawn anew at each step, per image; None for none.
+        generator: for the batches and the augmentation; needed if either is used.
+
+    Returns:
+        A scalar, differentiable in `images` and `lr`.
+    """
+    batches = inner_batches(len(images), steps, batch_size, generator)
+    draws = _draws(augment, batches, images.shape[-1], generator)
+
+    def inner_step(theta, images, lr, index, draw):
+        if not theta.requires_grad:  # the start: a constant, but its gradient is needed
+            theta = theta.detach().requires_grad_()
+        return theta - lr * _inner_gradient(network, theta, images, labels, index, augment, draw, create_graph=True)
+
+    theta = theta_start
+    for index, draw in zip(batches, draws, strict=True):
+        theta = checkpoint(inner_step, theta, images, lr, index, draw, use_reentrant=False)
+    return _progress(theta, theta_start, theta_target)
+
+
+def approximate_trajectory_gradient(network, theta_start, theta_target, images, labels, lr, steps, *, batch_size=None,
+                                    augment=None, generator=None):
+    """The gradient that the public GLaD code (after TESLA) takes for MTT's, for comparison only.
+
+    It holds every theta_i and the sum of the gradients constant, and equals the exact one for steps = 1 alone.
+    Arguments as :func:`trajectory_matching_loss`; fills `images.grad` and `lr.grad`, and returns the detached loss.
+    The public LD3M code loses a factor of 2 in the image gradient; here it is kept.
+    """
+    batches = inner_batches(len(images), steps, batch_size, generator)
+    draws = _draws(augment, batches, images.shape[-1], generator)
+    theta, total, thetas = theta_start.detach(), torch.zeros_like(theta_start), []
+    for index, draw in zip(batches, draws, strict=True):
+        thetas.append(theta)
+        g = _inner_gradient(network, theta.requires_grad_(), images.detach(), labels, index, augment, draw)
+        total, theta = total + g, (theta - lr.detach() * g).detach()
+    scale = (theta_start - theta_target).square().sum()
+    weight = (lr * (theta_target - theta_start) + lr**2 * total).detach()
+    for theta_i, index, draw in zip(thetas, batches, draws, strict=True):
+        g = _inner_gradient(network, theta_i, images, labels, index, augment, draw, create_graph=True)
+        (2 * (weight @ g) / scale).backward(inputs=[images])
+    loss = (theta_start - lr * total - theta_target).square().sum() / scale
+    if lr.requires_grad:
+        loss.backward(inputs=[lr])
+    return loss.detach()
+
+
+def inner_batches(n, steps, batch_size, generator):
+    """Positions of the images of each inner step, list of (batch_size,): shuffled passes over all n, or all at once."""
+    if batch_size is None or batch_size >= n:
+        return [torch.arange(n)] * steps
+    batches, waiting = [], torch.empty(0, dtype=torch.long)
+    for _ in range(steps):
+        if len(waiting) == 0:
+            waiting = torch.randperm(n, generator=generator)
+        batches.append(waiting[:batch_size])
+        waiting = waiting[batch_size:]
+    return batches
+
+
+def _draws(augment, batches, size, generator):
+    # drawn beforehand: a recomputed step must see the same augmentation
+    return [None if augment is None else augment.draw(len(b), size, generator) for b in batches]
+
+
+def _inner_gradient(network, theta, images, labels, index, augment, draw, create_graph=False):
+    """Gradient of the cross-entropy on one inner batch with respect to the flat parameters."""
+    index = index.to(images.device)
+    x = images[index]
+    if augment is not None:
+        x = augment.apply(x, draw)
+    with torch.enable_grad():
+        loss = F.cross_entropy(functional(network, theta)(x), labels[index])
+        return torch.autograd.grad(loss, theta, create_graph=create_graph)[0]
+
+
+def _progress(theta, theta_start, theta_target):
+    return (theta - theta_target).square().sum() / (theta_start - theta_target).square().sum()
+
+
+class MTT(Distiller):
+    """Draws an expert and a start epoch at each iteration; learns the student's learning rate beside the images.
+
+    Args:
+        experts: an :class:`~ld3m_min.experts.ExpertBuffer`.
+    """
+
+    def __init__(self, config, data, device="cpu", experts=None):
+        super().__init__(config, data, device)
+        if experts is None:
+            raise ValueError("MTT needs expert trajectories; train them with experts.train_experts")
+        experts.check(config, data)
+        self.experts = experts
+        self.parameters = {"lr": torch.tensor(config.mtt.lr, device=device, requires_grad=True)}
+
+    def step(self, images, labels, iteration):
+        m = self.config.mtt
+        generator = seeded(self.config.seed, "expert", iteration)
+        which = int(torch.randint(len(self.experts), (1,), generator=generator))
+        start = int(torch.randint(m.max_start_epoch + 1, (1,), generator=generator))
+        thetas = self.experts.read(which, (start, start + m.expert_epochs)).to(images.device)
+        augment = None if self.config.dsa in ("", "none") else self.dsa
+        arguments = (self.network(iteration), *thetas, self.data.normalise(images), labels, self.parameters["lr"], m.steps)
+        options = {"batch_size": m.batch, "augment": augment, "generator": generator}
+        if m.gradient == "exact":
+            loss = trajectory_matching_loss(*arguments, **options)
+            loss.backward()
+            return loss.detach()
+        leaf = arguments[3].detach().requires_grad_()  # the approximation needs a leaf; the normalisation follows
+        loss = approximate_trajectory_gradient(*arguments[:3], leaf, *arguments[4:], **options)
+        arguments[3].backward(leaf.grad)
+        return loss
+
+    @torch.no_grad()
+    def project(self):
+        # a rate of zero or below would end the learning, one too large the experts' neighbourhood
+        self.parameters["lr"].clamp_(0.01 * self.config.mtt.lr, 100 * self.config.mtt.lr)

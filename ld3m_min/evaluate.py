@@ -1,0 +1,143 @@
+"""Cross-architecture evaluation: section 4.1. Train each network from scratch on the synthetic set, test it once.
+
+The networks are those of the paper; learning-rate schedule, averaging and augmentation are the public code's. Nothing
+is chosen on what is tested: one training, one test, at the end.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from .augment import DSA
+from .config import ARCHITECTURES, EvalConfig
+from .networks import NETWORKS, build_network
+from .storage import seeded
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Accuracies, in [0, 1].
+
+    Attributes:
+        accuracies: architecture -> one value per repeat. split: what they were measured on.
+        distiller: the architecture that distilled; `unseen` are the others.
+    """
+
+    accuracies: dict[str, tuple[float, ...]]
+    split: str
+    distiller: str = "ConvNet"
+
+    @property
+    def unseen(self):
+        """The architectures that did not take part in the distillation."""
+        return tuple(a for a in self.accuracies if a != self.distiller) or tuple(self.accuracies)
+
+    def values(self, architecture=None):
+        """Accuracy per repeat: of one architecture, or averaged over the unseen ones."""
+        if architecture is not None:
+            return np.array(self.accuracies[architecture])
+        return np.mean([self.accuracies[a] for a in self.unseen], axis=0)
+
+    def mean(self, architecture=None):
+        return float(self.values(architecture).mean())
+
+    def std(self, architecture=None):
+        """Population standard deviation over repeats, as the public code prints."""
+        return float(self.values(architecture).std())
+
+    def confidence_interval(self, architecture=None, level=0.95):
+        """Student's t interval of the mean over repeats: (low, high); (nan, nan) for a single repeat."""
+        from scipy import stats
+
+        v = self.values(architecture)
+        if len(v) < 2:
+            return float("nan"), float("nan")
+        half = stats.t.ppf((1 + level) / 2, len(v) - 1) * v.std(ddof=1) / math.sqrt(len(v))
+        return float(v.mean() - half), float(v.mean() + half)
+
+
+def lr_factor(epoch, epochs):
+    """Learning rate of an epoch as a fraction of the base: linear warm-up over half the epochs, then a cosine.
+
+    The public code's schedulers keep the factor at 1 for two epochs and end above 0; this is their closed form.
+    """
+    half = epochs // 2
+    if epoch <= half:
+        return 1e-7 + (1 - 1e-7) * epoch / half if half else 1.0
+    return (1 + math.cos(math.pi * (epoch - half - 1) / half)) / 2
+
+
+def ema_decay(update, beta=0.995):
+    """Weight of the old average at update 0, 1, 2, ...: min(beta, 1 - 1 / (1 + update)); the first one copies."""
+    return min(beta, 1 - 1 / (1 + update))
+
+
+def train_network(network, images, labels, config, lr, generator):
+    """Train `network` in place on (B, 3, H, W) normalised images and leave the averaged weights in it."""
+    sgd = torch.optim.SGD(network.parameters(), lr=lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    dsa, average = DSA(config.dsa), [p.detach().clone() for p in network.parameters()]
+    network.train()
+    for epoch in range(config.epochs):
+        sgd.param_groups[0]["lr"] = lr * lr_factor(epoch, config.epochs)
+        for index in torch.randperm(len(images), generator=generator).split(config.batch):
+            index = index.to(images.device)
+            loss = F.cross_entropy(network(dsa(images[index], generator)), labels[index])
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, list(network.parameters()), 1 - ema_decay(epoch, config.ema))
+    with torch.no_grad():
+        for p, a in zip(network.parameters(), average, strict=True):
+            p.copy_(a)
+    return network
+
+
+@torch.no_grad()
+def accuracy(network, images, labels, batch=256):
+    """Fraction of (N, 3, H, W) normalised images that `network` labels rightly."""
+    network.eval()
+    right = sum((network(x).argmax(1) == y).sum().item() for x, y in zip(images.split(batch), labels.split(batch), strict=True))
+    return right / len(labels)
+
+
+def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(), seed=0, progress=False):  # noqa: B008
+    """Train every architecture on the set, `config.repeats` times, and test each once.
+
+    Args:
+        synthetic: a :class:`~ld3m_min.spaces.SyntheticSet` (anything with `.images()` and `.labels`).
+        data: :class:`~ld3m_min.data.DataSplits`; `config.split` of it is what they are tested on.
+
+    Returns:
+        :class:`EvalResult`.
+
+    Raises:
+        ValueError: unknown architecture; a set of other classes or size than the data.
+    """
+    unknown = [a for a in architectures if a not in NETWORKS]
+    if unknown:
+        raise ValueError(f"unknown architecture {', '.join(unknown)}; choose {', '.join(NETWORKS)}")
+    device = data.train.images.device
+    images, labels = synthetic.images().detach().to(device), synthetic.labels.to(device)
+    if images.shape[-1] != data.size or int(labels.max()) >= len(data.classes):
+        raise ValueError(f"the set has {images.shape[-1]} px and labels up to {int(labels.max())}; "
+                         f"the data has {data.size} px and {len(data.classes)} classes")
+    images, held = data.normalise(images), data.split(config.split)
+    test_images, test_labels = data.normalise(held.float()), held.labels
+    found = {a: [] for a in architectures}
+    with tqdm(total=len(found) * config.repeats, desc="evaluate", disable=not progress, leave=False) as bar:
+        for a in found:
+            lr = config.lr.get(a, config.lr["default"])
+            for repeat in range(config.repeats):
+                network = build_network(a, classes=len(data.classes), size=data.size, width=config.width,
+                                        generator=seeded(seed, "evaluation network", a, repeat)).to(device)
+                generator = seeded(seed, "evaluation training", a, repeat)
+                train_network(network, images, labels, config, lr, generator)
+                found[a].append(accuracy(network, test_images, test_labels))
+                bar.update()
+    return EvalResult({a: tuple(v) for a, v in found.items()}, config.split)

@@ -1,0 +1,247 @@
+"""Records, the grid of the claim, and tables made from records: section 4.2.
+
+One JSON file a run, in `book/_data/records/`. A table is a function of these files; what is missing is a query, and each
+missing cell names the command that makes it. The paper's own numbers are in `book/_data/paper/`, as printed.
+"""
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess  # noqa: S404 (git alone)
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import __version__
+from .config import ARCHITECTURES, EvalConfig, eval_preset, from_dict, preset
+from .evaluate import EvalResult, evaluate
+from .experts import experts_name, train_experts
+from .prior import LatentDiffusionPrior
+from .run import distil
+from .spaces import SyntheticSet
+from .storage import read_json, write_json
+
+RECORDS = Path("book/_data/records")
+PAPER = Path("book/_data/paper")
+RUNS = Path("runs")
+SPACE_NAMES = {"random": "random real images", "pixel": "pixels", "autoencoder": "autoencoder latents", "ld3m": "LD3M (Z, c)"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of the grid. `space` "random" is the baseline of random real images, for which `algorithm` is "none"."""
+
+    dataset: str
+    preset: str
+    space: str
+    algorithm: str
+    ipc: int
+    seed: int = 0
+
+    @property
+    def name(self):
+        """File name of its record and folder of its run."""
+        seed = f"-seed{self.seed}" if self.seed else ""
+        return f"{self.dataset}-{self.preset}-{self.space}-{self.algorithm}-ipc{self.ipc}{seed}"
+
+    @property
+    def command(self):
+        """The command that makes this cell's record."""
+        return f"python -m ld3m_min table --run --only {self.name}"
+
+    def config(self):
+        """What is distilled in this cell."""
+        if self.space == "random":
+            return preset(self.preset, space="pixel", dataset=self.dataset, ipc=self.ipc, seed=self.seed, iterations=0)
+        return preset(self.preset, algorithm=self.algorithm, space=self.space, dataset=self.dataset, ipc=self.ipc, seed=self.seed)
+
+
+def _grid(dataset, preset, ipc1, ipc10):
+    cells = [Cell(dataset, preset, "random", "none", 1)]
+    cells += [Cell(dataset, preset, s, a, 1) for a in ipc1 for s in ("pixel", "autoencoder", "ld3m")]
+    cells += [Cell(dataset, preset, "random", "none", 10)]
+    return cells + [Cell(dataset, preset, s, a, 10) for a in ipc10 for s in ("pixel", "autoencoder", "ld3m")]
+
+
+GRIDS = {
+    "digits": _grid("digits", "cpu", ("DC", "DM", "MTT"), ("DM",)),
+    "smoke": _grid("digits", "smoke", ("DC", "DM", "MTT"), ()),
+}
+
+
+def grid(name="digits"):
+    """The cells of a named grid; "digits" is the test of the claim. ValueError lists the names."""
+    if name not in GRIDS:
+        raise ValueError(f"unknown grid {name!r}; choose {', '.join(GRIDS)}")
+    return GRIDS[name]
+
+
+def environment():
+    """What a number was measured with: versions, device, commit."""
+    def git(*words):
+        try:
+            done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)  # noqa: S603, S607
+        except OSError:
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return {
+        "device": device,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "ld3m_min": __version__,
+        "commit": git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else ""),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def peak_memory():
+    """Largest memory so far, bytes: of the process on a CPU, of the allocator on a GPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="cpu", progress=True, architectures=ARCHITECTURES):
+    """Distil and evaluate one cell and write its record; a stopped run goes on where it was.
+
+    The random baseline draws other real images for each repeat, so that its spread is that of the choice as well.
+    """
+    config, protocol = cell.config(), eval_preset(cell.preset)
+    began = time.monotonic()
+    if cell.space == "random":
+        sets = [distil(cell_config, data=data, progress=False) for cell_config in
+                (preset(cell.preset, space="pixel", dataset=cell.dataset, ipc=cell.ipc, seed=cell.seed + r, iterations=0)
+                 for r in range(protocol.repeats))]
+        history = []
+    else:
+        experts = None
+        if cell.algorithm == "MTT":
+            folder = Path(runs) / experts_name(config, data)
+            experts = train_experts(config, data, folder, device=device, progress=progress)
+        began = time.monotonic()
+        made = distil(config, data=data, prior=prior, out=Path(runs) / cell.name, experts=experts, device=device, progress=progress)
+        sets, history = [made], made.history
+    distilled = time.monotonic()
+    if cell.space == "random":
+        one = from_dict(EvalConfig, asdict(protocol) | {"repeats": 1})
+        parts = [evaluate(s, data, architectures, config=one, seed=r) for r, s in enumerate(sets)]
+        result = EvalResult({a: tuple(p.accuracies[a][0] for p in parts) for a in architectures}, protocol.split)
+    else:
+        result = evaluate(sets[0], data, architectures, config=protocol, progress=progress)
+    record = {
+        "schema": 1,
+        "cell": asdict(cell),
+        "config": asdict(config),
+        "evaluation": asdict(protocol),
+        "split": result.split,
+        "accuracies": {k: list(v) for k, v in result.accuracies.items()},
+        "data": sets[0].recipe["data"],
+        "loss": [h.get("loss") for h in history],
+        "seconds": {"distil": round(distilled - began, 2), "evaluate": round(time.monotonic() - distilled, 2)},
+        "peak_memory_bytes": peak_memory(),
+        "environment": environment(),
+    }
+    write_json(Path(records) / f"{cell.name}.json", record)
+    return record
+
+
+def load_records(folder=RECORDS):
+    """All records of cells in a folder, sorted by name; an empty list where there are none."""
+    records = [read_json(f) for f in sorted(Path(folder).glob("*.json"))]
+    return [r for r in records if isinstance(r, dict) and "cell" in r]
+
+
+def as_result(record):
+    """The :class:`EvalResult` of a record."""
+    return EvalResult({k: tuple(v) for k, v in record["accuracies"].items()}, record["split"])
+
+
+def missing(name="digits", folder=RECORDS):
+    """The cells of a grid that have no record yet, in the order they are to be made."""
+    return [cell for cell in grid(name) if not (Path(folder) / f"{cell.name}.json").exists()]
+
+
+def table(records, dataset="digits", preset="cpu"):
+    """Accuracies in per cent, one row a cell: the four unseen networks' mean with its 95 % interval, then each network.
+
+    Returns:
+        A pandas DataFrame indexed by (ipc, algorithm, space); empty where no record matches.
+    """
+    chosen = [r for r in records if r["cell"]["dataset"] == dataset and r["cell"]["preset"] == preset]
+    order = list(SPACE_NAMES)
+    chosen.sort(key=lambda r: (r["cell"]["ipc"], r["cell"]["algorithm"] != "none", r["cell"]["algorithm"],
+                               order.index(r["cell"]["space"])))
+    rows = []
+    for r in chosen:
+        result, cell = as_result(r), r["cell"]
+        low, high = result.confidence_interval()
+        row = {
+            "IPC": cell["ipc"],
+            "algorithm": cell["algorithm"].replace("none", "–"),
+            "space": SPACE_NAMES[cell["space"]],
+            "unseen": 100 * result.mean(),
+            "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}",
+        }
+        rows.append(row | {a: 100 * result.mean(a) for a in result.accuracies})
+    frame = pd.DataFrame(rows)
+    return frame.set_index(["IPC", "algorithm", "space"]).round(1) if len(rows) else frame
+
+
+def comparisons(records, baseline="random", dataset="digits", preset="cpu"):
+    """LD3M against a baseline, cell by cell: difference of the unseen networks' mean, and Welch's p value.
+
+    With "random", repeats differ in the images drawn, too; with "pixel" or "autoencoder", both are single distillations.
+    """
+    from scipy import stats
+
+    chosen = {(c["space"], c["algorithm"], c["ipc"]): as_result(r).values() for r in records
+              if (c := r["cell"])["dataset"] == dataset and c["preset"] == preset}
+    rows = []
+    for (space, algorithm, ipc), values in sorted(chosen.items()):
+        other = chosen.get((baseline, "none" if baseline == "random" else algorithm, ipc))
+        if space != "ld3m" or other is None:
+            continue
+        p = stats.ttest_ind(values, other, equal_var=False).pvalue
+        rows.append({"IPC": ipc, "algorithm": algorithm, "difference": 100 * float(np.mean(values) - np.mean(other)), "p": float(p)})
+    return pd.DataFrame(rows)
+
+
+def paper_table(number, folder=PAPER):
+    """Table `number` (1 to 5) of the paper as printed, a long DataFrame."""
+    file = Path(folder) / f"table{number}.csv"
+    if not file.exists():
+        raise FileNotFoundError(f"{file} does not exist; the paper has tables 1 to 5")
+    return pd.read_csv(file)
+
+
+def cell_set(cell, runs=RUNS):
+    """The distilled set of a cell that was run on this machine."""
+    return SyntheticSet.load(Path(runs) / cell.name / "set")
+
+
+def run_grid(name="digits", *, only="", records=RECORDS, runs=RUNS, device="cpu", progress=True):
+    """Make every missing record of a grid, one after the other; returns how many were made."""
+    from .data import load_data
+
+    todo = [c for c in missing(name, records) if not only or c.name == only]
+    if only and not todo and only not in [c.name for c in grid(name)]:
+        raise ValueError(f"grid {name!r} has no cell {only!r}; it has {', '.join(c.name for c in grid(name))}")
+    data = prior = None
+    for cell in todo:
+        config = cell.config()
+        data = data if data is not None and data.name == config.dataset else load_data(config.dataset, size=config.size)
+        if config.space != "pixel" and prior is None:
+            prior = LatentDiffusionPrior.from_pretrained(config.prior, device=device)
+        record = make_record(cell, data, records=records, runs=runs, prior=prior, device=device, progress=progress)
+        print(f"{cell.name}: unseen networks {100 * as_result(record).mean():.1f} %  "
+              f"({record['seconds']['distil']:.0f} s + {record['seconds']['evaluate']:.0f} s)", flush=True)
+    return len(todo)

@@ -1,0 +1,229 @@
+"""What is learned: pixels, autoencoder latents, or LD3M's latent and conditioning codes (sections 2.3 and 3.2).
+
+A space turns its parameters into images, differentiably; a distiller never knows which one it drives. Whatever the
+space, the synthetic set starts from real images drawn at random, one for each synthetic image.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load as load_safetensors
+
+from .backprop import ONE_PASS, Plan, decode_with_plan, generate_with_plan
+from .prior import LatentDiffusionPrior
+from .sampler import Residual, SamplerConfig
+from .storage import read_json, seeded, to_bytes, write_bytes, write_json
+
+
+class Space:
+    """Parameters that are learned, constants that belong to the set, and the map from both to images.
+
+    Attributes:
+        parameters: name -> leaf tensor that requires grad. constants: name -> tensor (the forward noise).
+    """
+
+    def __init__(self, parameters, constants=None):
+        self.parameters = {k: v.detach().clone().requires_grad_() for k, v in parameters.items()}
+        self.constants = dict(constants or {})
+
+    def images(self):
+        """(B, 3, H, W) in [0, 1], differentiable in every parameter."""
+        raise TypeError(f"{type(self).__name__} is abstract; use PixelSpace, AutoencoderSpace or LD3MSpace")
+
+    def project(self):
+        """Bring the parameters back to where they make sense, after an optimiser step."""
+
+    def state(self):
+        """Every tensor that the images depend on, detached: name -> tensor."""
+        return {k: v.detach() for k, v in self.parameters.items()} | self.constants
+
+
+class PixelSpace(Space):
+    """The pixels themselves, kept in [0, 1] by projection."""
+
+    def images(self):
+        return self.parameters["pixels"]
+
+    @torch.no_grad()
+    def project(self):
+        self.parameters["pixels"].clamp_(0, 1)
+
+
+class AutoencoderSpace(Space):
+    """Latents Z of the prior's autoencoder, decoded without any diffusion (Duan et al.)."""
+
+    def __init__(self, prior, Z, *, plan=ONE_PASS):
+        super().__init__({"Z": Z})
+        self.prior, self.plan = prior, plan
+
+    def images(self):
+        return decode_with_plan(self.prior, self.parameters["Z"], self.plan)
+
+
+class LD3MSpace(Space):
+    """Latent codes Z and conditioning codes c, through the denoising chain (section 3).
+
+    Args:
+        noise: the forward noise, drawn once: part of the set. learn_z, learn_c: what is learned (table 4's rows).
+        redraw: a function iteration -> fresh noise, to do as the public code does; None keeps `noise`.
+    """
+
+    def __init__(self, prior, Z, c, noise, sampler, *, plan=ONE_PASS, learn_z=True, learn_c=True):
+        codes = {"Z": (Z, learn_z), "c": (c, learn_c)}
+        learned = {k: v for k, (v, learn) in codes.items() if learn and v is not None}
+        fixed = {k: v.detach() for k, (v, learn) in codes.items() if not learn and v is not None}
+        super().__init__(learned, fixed | {"noise": noise})
+        self.prior, self.sampler, self.plan = prior, sampler, plan
+
+    def images(self, noise=None):
+        values = self.constants | self.parameters
+        noise = values["noise"] if noise is None else noise
+        return generate_with_plan(self.prior, values["Z"], values.get("c"), noise, self.sampler, self.plan)
+
+
+def draw_initial_images(data, ipc, seed):
+    """One real training image per synthetic one: images (K ipc, 3, H, W), labels (K ipc,), class by class.
+
+    Raises:
+        ValueError: a class has fewer than `ipc` images.
+    """
+    images, labels = [], []
+    for label, name in enumerate(data.classes):
+        x = data.train.sample_class(label, ipc, seeded(seed, "initial images", label))
+        if len(x) < ipc:
+            raise ValueError(f"class {name!r} has {len(x)} training images, fewer than ipc = {ipc}; lower ipc or add images")
+        images.append(x)
+        labels += [label] * ipc
+    return torch.cat(images), torch.tensor(labels)
+
+
+def build_space(config, images, labels, prior=None):
+    """The space that `config` names, starting from the given images.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1]. labels: (B,). prior: for the latent spaces.
+    """
+    if config.space == "pixel":
+        return PixelSpace({"pixels": images})
+    if prior is None:
+        raise ValueError(f"space {config.space!r} needs a prior")
+    with torch.no_grad():
+        Z = torch.cat([prior.encode(x) for x in images.split(64)])  # section 3.2: the encoder, no inversion
+    if config.space == "autoencoder":
+        return AutoencoderSpace(prior, Z, plan=config.plan)
+    if labels.max() >= len(prior.classes or range(10**9)):
+        raise ValueError(f"the data has {int(labels.max()) + 1} classes, the prior only {len(prior.classes)}")
+    c = prior.class_conditioning(labels).clone() if prior.conditional else None
+    noise = forward_noise(Z.shape, config.seed).to(Z)
+    return LD3MSpace(
+        prior, Z, c, noise, config.sampler, plan=config.plan, learn_z=config.learn_z, learn_c=config.learn_c
+    )
+
+
+def forward_noise(shape, seed, *purpose):
+    """The noise of the forward process of each synthetic image, (B, c, h, w)."""
+    return torch.stack([torch.randn(shape[1:], generator=seeded(seed, "forward noise", i, *purpose)) for i in range(shape[0])])
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A distilled set: its images, what they were made from, and how to train on it.
+
+    Attributes:
+        pixels: (B, 3, H, W) float32 in [0, 1], what `images()` returns. labels: (B,) int64. classes: names.
+        state: the learned codes and constants, name -> tensor. recipe: JSON-able: configuration, normalisation, prior.
+        history: one dict per iteration (loss, gradient norms). skipped: iterations left out as non-finite.
+    """
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    classes: tuple[str, ...]
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+    recipe: dict = field(default_factory=dict)
+    history: tuple[dict, ...] = ()
+
+    def images(self):
+        """(B, 3, H, W) in [0, 1]."""
+        return self.pixels
+
+    @property
+    def ipc(self):
+        """Images per class."""
+        return len(self.labels) // len(self.classes)
+
+    @torch.no_grad()
+    def regenerate(self, prior=None):
+        """Decode the codes again: the same images as `images()`. Loads the prior the recipe names, if none is given."""
+        config = self.recipe["config"]
+        if config["space"] == "pixel":
+            return self.state["pixels"]
+        prior = prior or LatentDiffusionPrior.from_pretrained(self.recipe["prior"]["source"])
+        if config["space"] == "autoencoder":
+            return prior.decode(self.state["Z"])
+        values = dict(config["sampler"])
+        sampler = SamplerConfig(**(values | {"residual": Residual(**values["residual"])}))
+        s = self.state
+        return generate_with_plan(prior, s["Z"], s.get("c"), s["noise"], sampler, Plan())
+
+    def save(self, folder):
+        """Write the set as a folder that says all: codes and exact pixels, PNG files by class, recipe, card."""
+        from PIL import Image
+
+        folder = Path(folder)
+        tensors = {f"state.{k}": v for k, v in self.state.items()} | {"images": self.pixels, "labels": self.labels}
+        data = to_bytes(tensors)
+        lines = []
+        for i, (image, label) in enumerate(zip(self.pixels, self.labels.tolist(), strict=True)):
+            place = Path("images") / f"{label:03d}" / f"{i:05d}.png"
+            (folder / place.parent).mkdir(parents=True, exist_ok=True)
+            array = (image.permute(1, 2, 0).cpu() * 255).round().to(torch.uint8).numpy()
+            Image.fromarray(array).save(folder / place)
+            lines.append(json.dumps({"file_name": place.as_posix(), "label": label, "class": self.classes[label]}))
+        write_bytes(folder / "metadata.jsonl", ("\n".join(lines) + "\n").encode())
+        write_bytes(folder / "README.md", self._card().encode())
+        write_bytes(folder / "set.safetensors", data)
+        index = {"format": "ld3m_min synthetic set", "version": 1, "classes": list(self.classes), "recipe": self.recipe,
+                 "history": list(self.history), "sha256": hashlib.sha256(data).hexdigest()}
+        write_json(folder / "set.json", index)  # last: without it the folder is no set
+
+    @classmethod
+    def load(cls, folder):
+        """Read a folder written by :meth:`save`; no flags: the folder says all.
+
+        Raises:
+            FileNotFoundError: no such set. ValueError: damaged, or not one of ours.
+        """
+        folder = Path(folder)
+        index = read_json(folder / "set.json")
+        if not isinstance(index, dict) or index.get("format") != "ld3m_min synthetic set" or index.get("version") != 1:
+            raise ValueError(f"{folder / 'set.json'} does not describe a synthetic set of version 1")
+        try:
+            data = (folder / "set.safetensors").read_bytes()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{folder} lacks set.safetensors; the set is incomplete") from None
+        if hashlib.sha256(data).hexdigest() != index.get("sha256"):
+            raise ValueError(f"{folder / 'set.safetensors'} does not match the checksum in set.json; the file is damaged")
+        tensors = load_safetensors(data)
+        images, labels, classes = tensors.pop("images"), tensors.pop("labels"), tuple(index["classes"])
+        if images.dim() != 4 or images.dtype != torch.float32 or len(images) != len(labels):
+            raise ValueError(f"{folder}: images are {tuple(images.shape)} {images.dtype} for {len(labels)} labels")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+            raise ValueError(f"{folder}: labels reach from {int(labels.min())} to {int(labels.max())}, classes are {len(classes)}")
+        state = {k.removeprefix("state."): v for k, v in tensors.items()}
+        return cls(images, labels, classes, state, index["recipe"], tuple(index["history"]))
+
+    def _card(self):
+        c, n = self.recipe["config"], self.recipe["normalisation"]
+        mean, std = ([round(v, 4) for v in n[k]] for k in ("mean", "std"))
+        return (
+            "---\ntask_categories: [image-classification]\ntags: [dataset-distillation]\n---\n"
+            f"# {c['dataset']}, distilled by {c['algorithm']} in {c['space']} space\n\n"
+            f"{len(self.labels)} images ({self.ipc} per class) of {c['size']} px, {len(self.history)} iterations, "
+            f"seed {c['seed']}.\n\n"
+            f"Train on `images/` with the labels of `metadata.jsonl`; normalise with mean {mean} and std {std}; augment "
+            f"with DSA ({c['dsa']}). `set.safetensors` has the exact pixels and the codes; `set.json` the whole recipe.\n"
+        )

@@ -1,0 +1,71 @@
+"""Figures. Each function takes numbers or images and returns a matplotlib figure; nothing is computed here."""
+from __future__ import annotations
+
+import numpy as np
+
+
+def _pyplot():
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def image_grid(images, columns=10, titles=None, row_labels=None, scale=0.9):
+    """Images (B, 3, H, W) in [0, 1] as a grid, row by row.
+
+    Args:
+        titles: one per column of the first row. row_labels: one per row.
+    """
+    plt = _pyplot()
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(scale * columns, scale * rows + 0.25), squeeze=False)
+    for i, axis in enumerate(axes.flat):
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_frame_on(False)
+        if i < len(images):
+            axis.imshow(np.clip(images[i].detach().cpu().permute(1, 2, 0).numpy(), 0, 1), interpolation="nearest")
+        if titles and i < min(columns, len(titles)):
+            axis.set_title(titles[i], fontsize=8)
+        if row_labels and i % columns == 0 and i // columns < len(row_labels):
+            axis.set_ylabel(row_labels[i // columns], fontsize=8, rotation=0, ha="right", va="center")
+    figure.tight_layout(pad=0.3)
+    return figure
+
+
+def curve(values, ylabel, xlabel="iteration", logy=False):
+    """One line against its index; or several, given as {label: values}."""
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(6, 2.6))
+    for label, v in (values if isinstance(values, dict) else {None: values}).items():
+        axis.plot(v, label=label, lw=1.5)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    if logy:
+        axis.set_yscale("log")
+    if isinstance(values, dict):
+        axis.legend(frameon=False)
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    return figure
+
+
+def accuracy_bars(results, chance=None):
+    """{name: EvalResult} -> mean accuracy per architecture, bars with 95 % intervals."""
+    plt = _pyplot()
+    architectures = list(next(iter(results.values())).accuracies)
+    figure, axis = plt.subplots(figsize=(7, 3))
+    width = 0.8 / len(results)
+    for i, (name, result) in enumerate(results.items()):
+        middle = np.array([100 * result.mean(a) for a in architectures])
+        interval = np.array([[100 * v for v in result.confidence_interval(a)] for a in architectures])
+        error = None if np.isnan(interval).any() else np.abs(interval - middle[:, None]).T
+        axis.bar(np.arange(len(architectures)) + (i - (len(results) - 1) / 2) * width, middle, width, yerr=error, label=name,
+                 error_kw={"lw": 0.8})
+    axis.set_xticks(range(len(architectures)), architectures)
+    axis.set_ylabel("accuracy, %")
+    if chance is not None:
+        axis.axhline(100 * chance, ls=":", c="grey", lw=1)
+    axis.legend(frameon=False, fontsize=8)
+    axis.grid(axis="y", alpha=0.3)
+    figure.tight_layout()
+    return figure
