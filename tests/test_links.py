@@ -140,6 +140,18 @@ def test_no_page_shows_a_traceback(pages):
     assert not [str(p.relative_to(HTML)) for p, s in pages.items() if "Traceback (most recent call last)" in s.text]
 
 
+def test_no_markup_is_left_over(pages):
+    """A directive or role that the parser did not take for one stands in the text as it was written."""
+    marks = re.compile(r"`{3}\s*{[\w:-]+}|:{3}\s*{[\w:-]+}|{(?:py:)?\w+}`")
+    bad = []
+    for page, soup in pages.items():
+        article = soup.find("article") or soup
+        text = " ".join(t for t in article.find_all(string=True) if not t.find_parent(["code", "pre", "script"]))
+        text += " ".join(el.text for el in article.select("pre") if not el.find_parent(class_="highlight-python"))
+        bad += [f"{page.relative_to(HTML)}: {m}" for m in marks.findall(text)]
+    assert not bad
+
+
 def test_every_image_has_a_text(pages):
     bad = {
         f"{p.relative_to(HTML)}: {el.get('src', '')[:60]}"

@@ -2,6 +2,8 @@
 document.addEventListener("DOMContentLoaded", () => {
   for (const s of document.querySelectorAll(".bd-sidebar-primary details > summary"))
     s.setAttribute("aria-label", "Sections of " + (s.parentElement.previousElementSibling?.textContent || "this chapter").trim());
+  // the button's text ("Search Ctrl+K") is its name; the theme's label leaves half of it out
+  for (const b of document.querySelectorAll(".search-button-field[aria-label]")) b.removeAttribute("aria-label");
   const side = document.querySelector(".bd-sidebar-primary .sidebar-primary-items__start, .bd-sidebar-primary");
   if (side) { side.setAttribute("role", "complementary"); side.setAttribute("aria-label", "Book"); }
 });

@@ -1,5 +1,6 @@
-"""What the built book needs beyond Jupyter Book: MathJax beside the pages, and repairs of two upstream faults."""
+"""What the built book needs beyond Jupyter Book: MathJax beside the pages, docstrings as plain text, and two repairs."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,8 +39,16 @@ def _copy_mathjax(app, exc):
         copy_asset(str(src / part), str((dst / part).parent if part.endswith(".js") else dst / part))
 
 
+def _plain_docstring(app, what, name, obj, options, lines):
+    """Let docstrings write |x| and a * b: outside of backticks, neither is markup."""
+    for i, line in enumerate(lines):
+        parts = re.split(r"(`[^`]*`)", line)
+        lines[i] = "".join(p if p.startswith("`") else re.sub(r"(?<!\\)([*|])", r"\\\1", p) for p in parts)
+
+
 def setup(app):
-    """Register the three hooks."""
+    """Register the hooks."""
+    app.connect("autodoc-process-docstring", _plain_docstring, priority=400)  # before napoleon adds its own markup
     app.connect("build-finished", _copy_mathjax)
     app.connect("html-page-context", _dedupe_scripts, priority=900)
     app.connect("builder-inited", _singlehtml_nodes)
