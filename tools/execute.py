@@ -20,7 +20,7 @@ os.environ.setdefault("PYTHONWARNINGS", "ignore")
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 CELL_TIMEOUT = 900  # seconds
 
@@ -57,10 +57,13 @@ def main(names):
     for path in map(Path, names):
         start = time.perf_counter()
         print(f"running {path} ...", flush=True)
+        if not path.is_file():
+            print(f"error: there is no notebook {path}; `make notebooks` makes it from its .py twin", file=sys.stderr)
+            return 1
         try:
             execute(path)
-        except CellExecutionError as error:
-            print(f"error: {path} was not written, a cell failed:\n{error}", file=sys.stderr)
+        except (CellControlSignal, DeadKernelError) as error:  # a failed cell, a cell out of time, a lost kernel
+            print(f"error: {path} was left as it was:\n{error}", file=sys.stderr)
             return 1
         print(f"running {path} ... done in {time.perf_counter() - start:.0f} s", flush=True)
     return 0

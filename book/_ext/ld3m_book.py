@@ -1,13 +1,33 @@
-"""What the built book needs beyond Jupyter Book: MathJax beside the pages, docstrings as plain text, and two repairs."""
+"""What the built book needs beyond Jupyter Book: MathJax beside the pages, docstrings as plain text, a bibliography whose
+labels are those of the citations, and two repairs."""
 
 import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from pybtex.plugin import register_plugin
+from pybtex.style.formatting.plain import Style as PlainStyle
+from pybtex.style.labels import BaseLabelStyle
 from sphinx.util.fileutil import copy_asset
 
 # of MathJax's 24 MB, what a page loads: the combined script and its fonts
 MATHJAX_PARTS = ("tex-chtml.js", "output/chtml/fonts/woff-v2")
+
+
+class AuthorYearLabels(BaseLabelStyle):
+    """Label an entry as the text cites it: "Moser et al., 2024"."""
+
+    def format_labels(self, sorted_entries):
+        for entry in sorted_entries:
+            names = [" ".join(p.prelast_names + p.last_names) for p in entry.persons["author"]]
+            who = names[0] if len(names) == 1 else " and ".join(names) if len(names) == 2 else f"{names[0]} et al."
+            yield f"{who}, {entry.fields['year']}"
+
+
+class AuthorYearStyle(PlainStyle):
+    """Plain entries, sorted by author, under such labels."""
+
+    default_label_style = AuthorYearLabels
 
 
 def _dedupe_scripts(app, pagename, templatename, context, doctree):
@@ -47,7 +67,8 @@ def _plain_docstring(app, what, name, obj, options, lines):
 
 
 def setup(app):
-    """Register the hooks."""
+    """Register the hooks and the bibliography style."""
+    register_plugin("pybtex.style.formatting", "author_year", AuthorYearStyle)
     app.connect("autodoc-process-docstring", _plain_docstring, priority=400)  # before napoleon adds its own markup
     app.connect("build-finished", _copy_mathjax)
     app.connect("html-page-context", _dedupe_scripts, priority=900)
