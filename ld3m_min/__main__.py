@@ -43,7 +43,7 @@ def distil(
 
 
 def evaluate(
-    folder: Path,
+    folder: tyro.conf.Positional[Path],
     dataset: str = "digits",
     preset: str = "cpu",
     architectures: tuple[str, ...] = settings.ARCHITECTURES,

@@ -202,12 +202,13 @@ PRESETS = {
         about="seconds; shows that everything runs, measures nothing",
     ),
     "cpu": Preset(
-        DistilConfig(iterations=100, batch_real=64, network=NetworkConfig(width=64),
-                     mtt=MTTConfig(experts=20, train_epochs=20, expert_lr=0.1, expert_batch=64, expert_epochs=2,
-                                   max_start_epoch=8, steps=10, lr=0.05, lr_lr=1e-5),
+        DistilConfig(iterations=100, batch_real=64, network=NetworkConfig(width=32),
+                     mtt=MTTConfig(experts=10, train_epochs=8, expert_lr=0.02, expert_batch=64, expert_epochs=2,
+                                   max_start_epoch=5, steps=10, lr=0.02, lr_lr=1e-5),
                      checkpoint_every=20),
-        EvalConfig(epochs=150, width=32, lr={"default": 0.01}),
-        about="digits at 32 px on two CPU cores; networks, epochs and iterations are shrunk",
+        EvalConfig(epochs=150, width=32, ema=0.967,
+                   lr={"default": 0.01, "VGG11": 0.002, "ResNet18": 0.03, "ViT": 0.001}),
+        about="digits at 32 px on two CPU cores; widths, epochs, experts and iterations are shrunk",
     ),
     "gpu": Preset(
         DistilConfig(dataset="imagenette", size=128, iterations=1000, mtt=MTTConfig(experts=100)),

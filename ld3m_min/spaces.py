@@ -27,8 +27,9 @@ class Space:
     """
 
     def __init__(self, parameters, constants=None):
-        self.parameters = {k: v.detach().clone().requires_grad_() for k, v in parameters.items()}
-        self.constants = dict(constants or {})
+        # one memory layout, as a saved set has: kernels round differently on another, and a set shall decode bit for bit
+        self.parameters = {k: _plain(v).requires_grad_() for k, v in parameters.items()}
+        self.constants = {k: _plain(v) for k, v in (constants or {}).items()}
 
     def images(self):
         """(B, 3, H, W) in [0, 1], differentiable in every parameter."""
@@ -40,6 +41,10 @@ class Space:
     def state(self):
         """Every tensor that the images depend on, detached: name -> tensor."""
         return {k: v.detach() for k, v in self.parameters.items()} | self.constants
+
+
+def _plain(tensor):
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 class PixelSpace(Space):
@@ -207,7 +212,7 @@ class SyntheticSet:
             raise FileNotFoundError(f"{folder} lacks set.safetensors; the set is incomplete") from None
         if hashlib.sha256(data).hexdigest() != index.get("sha256"):
             raise ValueError(f"{folder / 'set.safetensors'} does not match the checksum in set.json; the file is damaged")
-        tensors = load_safetensors(data)
+        tensors = {k: _plain(v) for k, v in load_safetensors(data).items()}  # aligned, unlike the bytes of the file
         images, labels, classes = tensors.pop("images"), tensors.pop("labels"), tuple(index["classes"])
         if images.dim() != 4 or images.dtype != torch.float32 or len(images) != len(labels):
             raise ValueError(f"{folder}: images are {tuple(images.shape)} {images.dtype} for {len(labels)} labels")

@@ -63,7 +63,7 @@ def write_bytes(path, data):
 
 def write_json(path, value):
     """Atomically write `value` as readable JSON."""
-    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def read_json(path):

@@ -3,9 +3,11 @@
 import math
 import os
 import re
+import tempfile
 
 # the kernels inherit these: the small preset, no network, no progress bars, this environment's kernel
 os.environ.setdefault("LD3M_PRESET", "smoke")
+os.environ.setdefault("LD3M_OUT", tempfile.mkdtemp(prefix="ld3m-nbval-"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

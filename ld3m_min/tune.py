@@ -1,0 +1,76 @@
+"""A learning-rate search that never sees the test split: for each algorithm and space, on held-out training images.
+
+The paper gives one rate per algorithm, for its prior and its 5,000 iterations; at another size they have to be found
+again. Every rate that was tried is recorded, with its cost.
+"""
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .config import ALGORITHMS, SPACES, eval_preset, preset
+from .evaluate import evaluate
+from .experts import experts_name, train_experts
+from .prior import LatentDiffusionPrior
+from .results import RECORDS, RUNS, environment
+from .run import distil
+from .storage import read_json, write_json
+
+RATES = {  # a factor of about three apart, around where each loss falls
+    ("DC", "pixel"): (0.03, 0.1, 0.3),
+    ("DC", "autoencoder"): (0.03, 0.1, 0.3),
+    ("DC", "ld3m"): (0.03, 0.1, 0.3),
+    ("DM", "pixel"): (0.01, 0.03, 0.1),
+    ("DM", "autoencoder"): (0.03, 0.1, 0.3),
+    ("DM", "ld3m"): (0.03, 0.1, 0.3),
+    ("MTT", "pixel"): (1.0, 3.0, 10.0),
+    ("MTT", "autoencoder"): (3.0, 10.0, 30.0),
+    ("MTT", "ld3m"): (3.0, 10.0, 30.0),
+}
+JUDGES = ("ConvNet", "AlexNet", "VGG11")
+
+
+def search(name, data, *, records=RECORDS, runs=RUNS, rates=RATES, repeats=2, device="cpu", progress=True):
+    """Try every rate of `rates` under preset `name`; returns {(algorithm, space): best rate}.
+
+    Each try is distilled as the preset says and judged on the validation split by `JUDGES`, `repeats` times. The record
+    `tune-<data>-<preset>.json` grows try by try, so that a stopped search goes on.
+    """
+    file = Path(records) / f"tune-{data.name}-{name}.json"
+    tried = read_json(file)["tries"] if file.exists() else []
+    done = {(t["algorithm"], t["space"], t["lr"]) for t in tried}
+    todo = [(a, s, lr) for a in ALGORITHMS for s in SPACES for lr in rates.get((a, s), ()) if (a, s, lr) not in done]
+    protocol, prior = eval_preset(name, split="validation", repeats=repeats), None
+    for algorithm, space, lr in tqdm(todo, desc="tries", disable=not progress):
+        config, experts = preset(name, algorithm=algorithm, space=space, dataset=data.name, lr=lr), None
+        if algorithm == "MTT":
+            experts = train_experts(config, data, Path(runs) / experts_name(config, data), device=device, progress=progress)
+        if space != "pixel" and prior is None:
+            prior = LatentDiffusionPrior.from_pretrained(config.prior, device=device)
+        began = time.monotonic()
+        try:
+            made = distil(config, data=data, prior=prior, experts=experts, device=device, progress=False)
+            result = evaluate(made, data, JUDGES, config=protocol)
+            accuracies = {a: list(v) for a, v in result.accuracies.items()}
+        except FloatingPointError:
+            accuracies = None  # diverged: recorded as such
+        tried.append({"algorithm": algorithm, "space": space, "lr": lr, "accuracies": accuracies,
+                      "seconds": round(time.monotonic() - began, 1)})
+        write_json(file, {"schema": 1, "tune": name, "dataset": data.name, "split": "validation", "tries": tried,
+                          "environment": environment()})
+    return best_rates(tried)
+
+
+def best_rates(tried):
+    """{(algorithm, space): the rate with the highest mean accuracy of all judges}."""
+    best = {}
+    for t in tried:
+        if t["accuracies"] is None:
+            continue
+        score = sum(sum(v) / len(v) for v in t["accuracies"].values()) / len(t["accuracies"])
+        key = (t["algorithm"], t["space"])
+        if key not in best or score > best[key][0]:
+            best[key] = (score, t["lr"])
+    return {key: lr for key, (_, lr) in best.items()}

@@ -1,0 +1,157 @@
+"""The loop: every algorithm in every space, resumed bit for bit, guarded against what is not a number."""
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ld3m_min import run
+from ld3m_min.config import ALGORITHMS, SPACES, preset
+from ld3m_min.experts import train_experts
+from ld3m_min.run import distil, random_real
+from ld3m_min.spaces import SyntheticSet, draw_initial_images
+from ld3m_min.storage import load_checkpoint
+
+
+def small(algorithm="DM", space="ld3m", **changes):
+    return preset("smoke", algorithm=algorithm, space=space, **({"iterations": 3} | changes))
+
+
+@pytest.fixture(scope="session")
+def experts(digits, tmp_path_factory):
+    return train_experts(small("MTT"), digits, tmp_path_factory.mktemp("experts"), progress=False)
+
+
+def distilled(config, digits, prior, experts, **options):
+    return distil(config, data=digits, prior=prior, experts=experts, progress=False, **options)
+
+
+class Stop(Exception):
+    """Stands for a kill: nothing is saved when it passes."""
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("ipc", [1, 2])
+def test_stopped_and_resumed_is_never_stopped(digits, tiny_prior, experts, tmp_path, algorithm, space, ipc):
+    config = small(algorithm, space, ipc=ipc)
+    whole = distilled(config, digits, tiny_prior, experts, out=tmp_path / "whole")
+
+    def stop(progress):
+        if progress.iteration == 1:  # its checkpoint is not yet written: this iteration is lost and done again
+            raise Stop
+
+    with pytest.raises(Stop):
+        distilled(config, digits, tiny_prior, experts, out=tmp_path / "parts", callback=stop)
+    assert load_checkpoint(tmp_path / "parts" / "checkpoints", config=run.asdict(config)).step == 1
+    again = distilled(config, digits, tiny_prior, experts, out=tmp_path / "parts")
+    assert torch.equal(whole.images(), again.images()) and whole.history == again.history
+    assert whole.state.keys() == again.state.keys() and all(torch.equal(v, again.state[k]) for k, v in whole.state.items())
+    assert len(whole.history) == 3 and whole.images().shape == (10 * ipc, 3, 32, 32)
+    assert 0 <= whole.images().min() and whole.images().max() <= 1
+    ends = [load_checkpoint(tmp_path / p / "checkpoints", config=run.asdict(config)) for p in ("whole", "parts")]
+    assert all(torch.equal(v, ends[1].tensors[k]) for k, v in ends[0].tensors.items())  # momenta and MTT's rate too
+    start = draw_initial_images(digits, ipc, config.seed)[0]
+    if space == "pixel":
+        assert not torch.equal(start, whole.images())
+
+
+def test_seeds(digits, tiny_prior, experts):
+    a, b, c = (distilled(small(seed=s), digits, tiny_prior, experts) for s in (0, 0, 1))
+    assert torch.equal(a.images(), b.images()) and not torch.equal(a.images(), c.images())
+
+
+def test_the_global_generator_is_left_alone(digits, tiny_prior, experts):
+    state = torch.get_rng_state()
+    distilled(small("DC"), digits, tiny_prior, experts)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_set_is_one_sample_everywhere(digits, tiny_prior, experts, tmp_path):
+    """Value, gradient and export see the same image: (Z, c, noise) decodes to it whenever asked."""
+    seen = []
+    config = small(iterations=1)
+    made = distilled(config, digits, tiny_prior, experts, out=tmp_path, callback=lambda p: seen.append(p.space))
+    with torch.no_grad():
+        assert torch.equal(seen[0].images(), seen[0].images())
+        assert torch.equal(seen[0].images(), made.images())
+    assert torch.equal(made.regenerate(tiny_prior), made.images())
+    again = SyntheticSet.load(tmp_path / "set")
+    assert torch.equal(again.images(), made.images()) and torch.equal(again.labels, made.labels)
+    assert again.recipe == made.recipe and again.classes == made.classes and again.history == made.history
+    assert torch.equal(again.regenerate(tiny_prior), made.images())
+
+
+def test_redrawn_noise_is_the_public_codes_and_differs(digits, tiny_prior, experts):
+    a = distilled(small(), digits, tiny_prior, experts)
+    b = distilled(small(redraw_noise=True), digits, tiny_prior, experts)
+    assert not torch.equal(a.state["Z"], b.state["Z"])
+
+
+def test_what_is_not_learned_stays(digits, tiny_prior, experts):
+    for learn in ("learn_z", "learn_c"):
+        made = distilled(small(**{learn: False}), digits, tiny_prior, experts)
+        fixed = {"learn_z": "Z", "learn_c": "c"}[learn]
+        begun = distilled(small(iterations=0), digits, tiny_prior, experts)
+        assert torch.equal(made.state[fixed], begun.state[fixed])
+        assert all(not torch.equal(v, begun.state[k]) for k, v in made.state.items() if k not in (fixed, "noise"))
+
+
+def test_nan_is_caught_before_the_optimiser(digits, tiny_prior, experts, tmp_path, monkeypatch):
+    config = small("DM", "pixel", iterations=4, patience=2)
+    plain = run.DISTILLERS["DM"].step
+
+    def poisoned(bad):
+        def step(self, images, labels, iteration):
+            loss = plain(self, images, labels, iteration)
+            return loss * float("nan") if iteration in bad else loss
+        return step
+
+    monkeypatch.setattr(run.DISTILLERS["DM"], "step", poisoned({1}))
+    with pytest.warns(UserWarning, match="1 of 4 iterations were skipped"):
+        made = distilled(config, digits, tiny_prior, experts)
+    assert [h.get("skipped", False) for h in made.history] == [False, True, False, False]
+    assert torch.isfinite(made.images()).all()
+    monkeypatch.setattr(run.DISTILLERS["DM"], "step", poisoned({1, 2}))
+    with pytest.raises(FloatingPointError, match=r"2 iterations in a row, the last one 2 .*Lower lr"):
+        distilled(config, digits, tiny_prior, experts, out=tmp_path)
+    kept = load_checkpoint(tmp_path / "checkpoints", config=run.asdict(config))
+    assert kept.step == 3 and torch.isfinite(kept.tensors["space.pixels"]).all()
+
+
+def test_refused_before_the_first_iteration(digits, tiny_prior, experts, tmp_path):
+    with pytest.raises(ValueError, match="size=64"):
+        distilled(small(size=64), digits, tiny_prior, experts)
+    with pytest.raises(ValueError, match="fewer than ipc"):
+        distilled(small(ipc=500), digits, tiny_prior, experts)
+    distilled(small(), digits, tiny_prior, experts, out=tmp_path)
+    with pytest.raises(ValueError, match=r"ipc: 1 -> 2"):
+        distilled(small(ipc=2), digits, tiny_prior, experts, out=tmp_path)
+    with pytest.raises(ValueError, match=r"network\.width: 16 -> 32"):
+        distilled(small("MTT", network=replace(small().network, width=32)), digits, tiny_prior, experts)
+
+
+def test_saved_sets_are_checked(digits, tiny_prior, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"set\.json does not exist"):
+        SyntheticSet.load(tmp_path)
+    made = random_real(small(), data=digits)
+    made.save(tmp_path)
+    assert len(list((tmp_path / "images").rglob("*.png"))) == 10 and "mean" in (tmp_path / "README.md").read_text()
+    file = tmp_path / "set.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match="checksum"):
+        SyntheticSet.load(tmp_path)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="incomplete"):
+        SyntheticSet.load(tmp_path)
+    (tmp_path / "set.json").write_text("[]")
+    with pytest.raises(ValueError, match="does not describe"):
+        SyntheticSet.load(tmp_path)
+
+
+def test_mtts_rate_stays_in_its_bounds(digits, tiny_prior, experts):
+    config = small("MTT", "pixel", iterations=2)
+    config = replace(config, mtt=replace(config.mtt, lr_lr=1e6))
+    rates = [h["lr"] for h in distilled(config, digits, tiny_prior, experts).history]
+    assert all(0.01 * config.mtt.lr * 0.999 <= r <= 100 * config.mtt.lr * 1.001 for r in rates)
