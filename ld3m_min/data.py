@@ -14,7 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .images import list_images, read_image
+from .subsets import SUBSETS
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+REFERENCE_SYNTHETIC_MEAN = (0.4377, 0.4438, 0.4728)  # what the public code takes from generated images: SVHN's mean
+NORMALISATIONS = ("shared", "reference-mismatch")
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,12 @@ class DataSplits:
     """A data set: its three splits and the one normalisation that real and synthetic images share.
 
     Attributes:
-        mean, std: (3,) per channel, in units of images in [0, 1].
-        name: what records call it, e.g. "digits".
-        source: where it came from, for records (never a path).
+        name: what records and `load_data` call it, e.g. "digits", "imagenette", "imagenette-fastai".
+        mean, std: (3,) per channel, in units of images in [0, 1]: the training split's for digits, ImageNet's statistics
+            for everything read from image files.
+        source: where it came from and how it is split, for records (never a path).
+        ids: ImageNet class ids in label order, what a prior trained on ImageNet is conditioned on; empty elsewhere.
+        synthetic_mean: None, or what :meth:`normalise` takes from synthetic images instead of `mean`.
     """
 
     name: str
@@ -91,6 +98,8 @@ class DataSplits:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source: str = ""
+    ids: tuple[int, ...] = ()
+    synthetic_mean: tuple[float, ...] | None = None
 
     @property
     def classes(self):
@@ -100,11 +109,26 @@ class DataSplits:
     def size(self):
         return self.train.images.shape[-1]
 
-    def normalise(self, images):
-        """Images (B, 3, H, W) in [0, 1] -> what the networks take. Differentiable."""
-        mean = torch.tensor(self.mean, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
+    def normalise(self, images, *, synthetic=False):
+        """Images (B, 3, H, W) in [0, 1] -> what the networks take. Differentiable.
+
+        `synthetic` says that the images are learned ones; it makes no difference unless `with_normalisation` asked for
+        the public code's.
+        """
+        mean = self.synthetic_mean if synthetic and self.synthetic_mean else self.mean
+        mean = torch.tensor(mean, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
         return (images - mean) / std
+
+    def with_normalisation(self, name):
+        """The same data with "shared" normalisation, or with the "reference-mismatch" of the public code.
+
+        The second takes another mean from synthetic images than from real ones (see the page on differences); it is for
+        comparison alone.
+        """
+        if name not in NORMALISATIONS:
+            raise ValueError(f"unknown normalisation {name!r}; choose {', '.join(NORMALISATIONS)}")
+        return replace(self, synthetic_mean=None if name == "shared" else REFERENCE_SYNTHETIC_MEAN)
 
     def split(self, name):
         """The split called `name`; "validation" and "test" are what `evaluate` may be asked for."""
@@ -116,7 +140,7 @@ class DataSplits:
         return replace(self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device))
 
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# -- scikit-learn's digits -------------------------------------------------------------------------------------------
 
 
 def _partition(labels, sizes, seed):
@@ -159,96 +183,47 @@ def load_digits(size=32):
     return DataSplits("digits", *splits, mean=mean, std=std, source="scikit-learn's handwritten digits")
 
 
-def load_folder(path, *, size=128, name=None, validation_fraction=0.1, test_fraction=0.2, progress=True):
-    """Any folder of images, one subfolder a class; or one with `train/` and `val/` (or `test/`) of such subfolders.
-
-    Images are decoded once, turned upright, brought to RGB, their short side resized to `size` (antialiased bicubic)
-    and the centre cropped. Without a given test folder, `test_fraction` of each class is held out; the validation
-    split is always cut from the training images.
-
-    Raises:
-        FileNotFoundError: no such folder, or no class in it.
-        ValueError: a class without images, too few images for three splits, or files that cannot be read: all of them
-            are named in one message.
-    """
-    root = Path(path)
-    if not root.is_dir():
-        raise FileNotFoundError(f"no image folder at {str(root)!r}; give the folder that holds one subfolder per class")
-    given = next((root / n for n in ("val", "test", "validation") if (root / n).is_dir()), None)
-    if (root / "train").is_dir() and given:
-        train = _read_tree(root / "train", size, progress)
-        test = _read_tree(given, size, progress)
-        if train[2] != test[2]:
-            odd = sorted(set(train[2]) ^ set(test[2]))
-            raise ValueError(f"train and {given.name} hold different classes: {', '.join(odd[:5])}; give both the same")
-    else:
-        images, labels, classes = _read_tree(root, size, progress)
-        keep, held = _fractions(labels, test_fraction, classes)
-        train, test = (images[keep], labels[keep], classes), (images[held], labels[held], classes)
-    keep, held = _fractions(train[1], validation_fraction, train[2])
-    x, y, classes = train
-    return DataSplits(
-        name or root.name,
-        ImageDataset(x[keep], y[keep], classes, "train"),
-        ImageDataset(x[held], y[held], classes, "validation"),
-        ImageDataset(test[0], test[1], classes, "test"),
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        source="image folder",
-    )
+# -- by name or path -------------------------------------------------------------------------------------------------
 
 
-def _fractions(labels, fraction, classes):
-    """Per class, the last `fraction` (at least one) of a fixed shuffle is held out."""
-    keep, held = [], []
-    for c, name in enumerate(classes):
-        index = torch.nonzero(labels == c).flatten()
-        if len(index) < 3:
-            raise ValueError(f"class {name!r} has {len(index)} image(s); three splits need at least 3 of each class")
-        index = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(c))]
-        n = max(1, round(fraction * len(index)))
-        keep.append(index[:-n])
-        held.append(index[-n:])
-    return torch.cat(keep).sort().values, torch.cat(held).sort().values
+def load_data(name_or_path="digits", *, path=None, size=None, split=None, name=None, cache=True, progress=True, workers=None):
+    """The data set called `name_or_path`: "digits", one of the paper's ten ImageNet subsets, or an image folder's path.
 
-
-def _read_tree(root, size, progress):
-    """Folder of class folders -> uint8 (N, 3, size, size), labels (N,), class names. Names every bad file at once."""
-    from tqdm import tqdm
-
-    listing = list_images(root)
-    files = [(f, c) for c, (_, found) in enumerate(listing) for f in found]
-    images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
-    bad = []
-    for i, (file, _) in enumerate(tqdm(files, desc=f"decoding {root.name}", disable=not progress, leave=False)):
-        try:
-            images[i] = read_image(file, size)
-        except ValueError as error:
-            bad.append(str(error))
-    if bad:
-        shown = "\n  ".join(bad[:10])
-        raise ValueError(f"{len(bad)} file(s) cannot be used; repair or remove them:\n  {shown}")
-    labels = torch.tensor([c for _, c in files])
-    return images, labels, tuple(name for name, _ in listing)
-
-
-def load_data(name_or_path="digits", *, size=None, name=None, progress=True):
-    """The data set called `name_or_path`: "digits", or the path of an image folder.
-
-    `LD3M_DATA` in the environment is the folder that relative paths are looked up in when they don't exist here.
+    `LD3M_DATA` in the environment is the folder of a subset's images, or one in which paths that don't exist here are
+    looked up. A name that a record holds gives the same data again: "imagenette-fastai" is split="fastai".
 
     Args:
-        size: side of the square images in pixels; None takes 32 for digits and 128 for folders.
+        path: where a subset's images lie, see :func:`~ld3m_min.folders.load_subset`.
+        size: side of the square images in pixels; None takes 32 for digits and 128 for image files.
+        split: "paper" (None) or "fastai", for subsets alone.
+        name: what records call an image folder; None takes the folder's name.
+        cache, progress, workers: see :func:`~ld3m_min.folders.load_folder`.
+
+    Raises:
+        FileNotFoundError, ValueError: unknown name, no such folder, an argument that doesn't apply, images that cannot
+            be read.
     """
-    if name_or_path == "digits":
+    from .folders import load_folder, load_subset
+
+    given = str(name_or_path)
+    options = {"size": size or 128, "cache": cache, "progress": progress, "workers": workers}
+    key = given.lower().removesuffix("-fastai")
+    if key in SUBSETS:
+        if key != given.lower():
+            if split not in (None, "fastai"):
+                raise ValueError(f"{given!r} is split='fastai' by its name, not {split!r}; give one of the two")
+            split = "fastai"
+        return load_subset(key, path, split=split or "paper", **options)
+    if split is not None or path is not None:
+        raise ValueError(f"path= and split= belong to the ImageNet subsets ({', '.join(SUBSETS)}), not to {given!r}")
+    if given == "digits":
         return load_digits(32 if size is None else size)
-    path = Path(name_or_path)
-    home = os.environ.get("LD3M_DATA")
-    if not path.exists() and home and (Path(home) / path).exists():
-        path = Path(home) / path
-    if not path.exists():
+    folder, home = Path(given), os.environ.get("LD3M_DATA")
+    if not folder.exists() and home:
+        folder = Path(home) if Path(home).name == given else Path(home) / given
+    if not folder.exists():
         raise FileNotFoundError(
-            f"no data set called {str(name_or_path)!r} and no folder of that name; "
-            "use 'digits', or the path of a folder with one subfolder per class"
+            f"no data set called {given!r} and no folder of that name; use 'digits', {', '.join(SUBSETS)}, or the path of a "
+            "folder with one subfolder per class"
         )
-    return load_folder(path, size=size or 128, name=name, progress=progress)
+    return load_folder(folder, name=name, **options)

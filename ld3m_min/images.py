@@ -1,7 +1,17 @@
-"""Reading image files that may be anything: one allow-list, one pixel limit, one error per bad file."""
+"""Reading image files that may be anything: one allow-list, one pixel limit, and no file that is dropped in silence.
+
+A folder of classes is listed, every image is decoded once by several threads, brought upright, to RGB and to one size,
+and kept as uint8: in memory, or in a memory-mapped file of the cache folder. Whatever cannot be used is named, all of
+it in one message; the only things passed over without a word are hidden files and `CLUTTER`.
+"""
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,61 +20,218 @@ from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
-MAX_PIXELS = 100_000_000  # a 10,000 x 10,000 picture; what is larger is a mistake or a decompression bomb
+CLUTTER = ("thumbs.db", "desktop.ini")  # what file managers leave in every folder
+MAX_PIXELS = 80_000_000  # an 80-megapixel picture; what is larger is a mistake or a decompression bomb
+DECODING = 1  # part of the cache's key: raise it when `read_image` gives other pixels than before
 
 
-def list_images(root):
-    """Class folders below `root` in alphabetical order, each with its image files: [(class name, [file, ...]), ...].
+def list_images(root, only=None):
+    """The class folders of `root` and their image files, both in alphabetical order: [(class name, [file, ...]), ...].
+
+    Args:
+        only: names of the class folders to read, in this order; None reads all that are not hidden.
 
     Raises:
-        FileNotFoundError: there is no class folder.
-        ValueError: a class folder holds no image, or two class names differ in case alone.
+        FileNotFoundError: there is no class folder, or one of `only` is missing.
+        ValueError: class folders that are empty, the same twice, or named alike but for case; images beside the class
+            folders; anything in a class folder that is no image file. Names all of them.
     """
     root = Path(root)
-    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
-    if not folders:
-        raise FileNotFoundError(f"{root.name!r} holds no class folder; expected one subfolder of images per class")
-    if len({f.name.lower() for f in folders}) < len(folders):
-        raise ValueError(f"class folders of {root.name!r} differ in case alone; rename them")
-    listing = []
-    for folder in folders:
-        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
-        if not files:
-            raise ValueError(f"class folder {folder.name!r} holds no image ({', '.join(SUFFIXES)}); add some or remove it")
-        listing.append((folder.name, files))
+    entries = sorted(e for e in root.iterdir() if not e.name.startswith("."))
+    found = {e.name: e for e in entries if e.is_dir()}
+    if only is not None:
+        absent = [name for name in only if name not in found]
+        if absent:
+            flat = "; its images lie in no class folder: sort them into folders named by wnid" if not found else ""
+            raise FileNotFoundError(f"{str(root)!r} lacks the class folder {', '.join(absent)}{flat}")
+        found = {name: found[name] for name in only}
+    elif stray := [e.name for e in entries if e not in found.values() and (e.suffix.lower() in SUFFIXES or _broken(e))]:
+        raise ValueError(_named(stray, f"in {root.name!r} lie in no class folder; move or remove them"))
+    if not found:
+        raise FileNotFoundError(f"{str(root)!r} holds no class folder; expected one subfolder of images per class")
+    for key, how in ((str.lower, "differ in case alone"), (lambda name: found[name].resolve(), "are one and the same")):
+        if len({key(name) for name in found}) < len(found):
+            raise ValueError(f"class folders of {root.name!r} {how}; give each class one folder")
+    listing, odd = [], []
+    for name, folder in found.items():
+        inside = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.name.lower() not in CLUTTER)
+        files = [f for f in inside if f.suffix.lower() in SUFFIXES and f.is_file()]
+        listing.append((name, files))
+        good = set(files)
+        odd += [f"{name}/{f.name}: {_why_not(f)}" for f in inside if f not in good]
+    if odd:
+        raise ValueError(_named(odd, f"in class folders are no image files ({', '.join(SUFFIXES)}); move or remove them"))
+    if empty := [name for name, files in listing if not files]:
+        shown = ", ".join(map(repr, empty[:10]))
+        raise ValueError(f"class folder {shown} of {root.name!r} holds no image ({', '.join(SUFFIXES)}); add some or remove it")
     return listing
 
 
+def _broken(entry):
+    return entry.is_symlink() and not entry.exists()
+
+
+def _why_not(file):
+    if _broken(file):
+        return "a link that leads nowhere"
+    if file.is_dir():
+        return "a folder; images must lie in the class folder itself"
+    return "no ordinary file" if not file.is_file() else "not an image suffix"
+
+
+def _named(items, what):
+    more = f"\n  and {len(items) - 10} more" if len(items) > 10 else ""
+    lines = "".join(f"\n  {line}" for line in items[:10]) + more
+    return f"{len(items)} file(s) {what}:{lines}".encode(errors="backslashreplace").decode()
+
+
 def read_image(file, size):
-    """One image file -> (3, size, size) uint8: upright, RGB, short side resized (antialiased), centre cropped.
+    """One image file -> (3, size, size) uint8: upright, RGB, short side resized (antialiased bicubic), centre cropped.
 
     Raises:
-        ValueError: the file is not an image of the allowed formats, is truncated, or is too large. Names the file.
+        ValueError: the file is not a still image of the allowed formats, is truncated, or is too large. Names the file.
     """
     file = Path(file)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-                image.draft("RGB", (2 * size, 2 * size))  # JPEG: decode at a fraction of the size, never below twice ours
-                image = to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{file.parent.name}/{file.name}: {error}") from None
-    scale = size / min(image.size)
-    image = image.resize(tuple(max(size, round(scale * s)) for s in image.size), Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return torch.from_numpy(np.array(image.crop((left, top, left + size, top + size)))).permute(2, 0, 1)
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+            if image.format in ("WEBP", "PNG", "TIFF") and getattr(image, "n_frames", 1) > 1:
+                raise ValueError(f"holds {image.n_frames} pictures; give one still image")
+            if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+                raise ValueError("32-bit pixels have no agreed white; save it with 8 or 16 bits")
+            image.draft("RGB", (2 * size, 2 * size))  # JPEG: decode at a fraction of the size, never below twice ours
+            image.load()
+            with suppress(Exception):  # an orientation that cannot be read is none
+                image = ImageOps.exif_transpose(image)
+            image = to_rgb(image)
+    except Exception as error:  # decoders fail on hostile bytes with any exception; here each becomes the file's name
+        reason = str(error).replace(repr(str(file)), "it") or type(error).__name__
+        raise ValueError(f"{file.parent.name}/{file.name}: {reason}") from None
+    image = _centre(image, 3 * min(image.size))  # a strip must not grow into a picture of a million columns
+    short = min(image.size)
+    image = image.resize(tuple(size if s == short else int(size * s / short) for s in image.size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(_centre(image, size))).permute(2, 0, 1)
+
+
+def _centre(image, side):
+    """The central part, at most `side` wide and high."""
+    w, h = min(side, image.width), min(side, image.height)
+    left, top = round((image.width - w) / 2), round((image.height - h) / 2)
+    return image.crop((left, top, left + w, top + h))
 
 
 def to_rgb(image):
-    """Any mode -> RGB: 16-bit grey is scaled (Pillow would clip it), transparency is laid on white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        x = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if x.max() > 255 else 255.0
-        image = Image.fromarray((x / top * 255).clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    """Any mode of 8 or 16 bits -> RGB: 16-bit grey is scaled (Pillow would clip it), transparency is laid on white."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+# -- all images of a data set ----------------------------------------------------------------------------------------
+
+
+def cache_folder():
+    """Where decoded images are kept: `LD3M_CACHE`, else the user's cache folder. It may be deleted at any time."""
+    if given := os.environ.get("LD3M_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ld3m_min"
+
+
+def decode(files, size, *, cache=None, name="images", progress=True, workers=None):
+    """Image files -> (N, 3, size, size) uint8, decoded by `workers` threads (None: one per core, at most 8).
+
+    Args:
+        cache: folder of the memory-mapped copy, or None for memory alone. The copy's name says size and checksum of the
+            file list (path, bytes and time of each file), so changed files are decoded anew. A tensor from the cache
+            may be written to; the file stays as it is.
+        name: what the progress bar and the file in the cache are called.
+
+    Raises:
+        ValueError: names every file that cannot be used.
+        OSError: the cache has no room.
+    """
+    shape = (len(files), 3, size, size)
+    target = None if cache is None else Path(cache) / f"{name}-{size}px-{_checksum(files, size)}.npy"
+    if target and (images := _open_cached(target, shape)) is not None:
+        return images
+    handle = _begin(target) if target else None
+    if handle is None:
+        images = np.empty(shape, dtype=np.uint8)
+        for i, image in enumerate(_decoded(files, size, name, progress, workers)):
+            images[i] = image
+        return torch.from_numpy(images)
+    try:
+        with handle:
+            np.lib.format.write_array_header_1_0(handle, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for image in _decoded(files, size, name, progress, workers):
+                handle.write(image.numpy().tobytes())
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(handle.name, target)
+    except OSError as error:
+        need = np.prod(shape) / 2**20
+        raise OSError(f"cannot keep {need:.0f} MiB of decoded images in {target.parent}: {error.strerror or error}; "
+                      "name another folder in LD3M_CACHE, or load with cache=False") from error
+    finally:
+        Path(handle.name).unlink(missing_ok=True)
+    return _open_cached(target, shape)
+
+
+def _checksum(files, size):
+    digest = hashlib.sha256(f"{DECODING} {size}".encode())
+    for f in files:
+        s = os.stat(f)
+        digest.update(os.fsencode(os.path.abspath(f)) + f"\0{s.st_size} {s.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:32]
+
+
+def _open_cached(target, shape):
+    if not target.exists():
+        return None
+    try:
+        images = np.load(target, mmap_mode="c")
+        if images.shape == shape and images.dtype == np.uint8:
+            return torch.from_numpy(images)
+    except (ValueError, OSError, EOFError):
+        pass
+    warnings.warn(f"{target.name} in the cache is damaged; decoding the images again", stacklevel=3)
+    return None
+
+
+def _begin(target):
+    """A new file beside `target`; None, with a warning, where the cache cannot be written to."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.NamedTemporaryFile(dir=target.parent, prefix=".tmp-", delete=False)
+    except OSError as error:
+        warnings.warn(f"no cache in {target.parent} ({error.strerror or error}): the images are kept in memory", stacklevel=3)
+        return None
+
+
+def _decoded(files, size, name, progress, workers):
+    """The images in order; after the last, one error for all that failed."""
+    from tqdm import tqdm
+
+    def job(file):
+        try:
+            return read_image(file, size)
+        except ValueError as error:
+            return error
+
+    bad = []
+    pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
+    try:
+        quiet = {} if progress else {"disable": True}  # left out where not needed, so that TQDM_DISABLE holds
+        for result in tqdm(pool.map(job, files), f"decoding {name}", len(files), unit="image", leave=False, **quiet):
+            if isinstance(result, ValueError):
+                bad.append(str(result))
+            elif not bad:  # after a failure only names are gathered
+                yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if bad:
+        raise ValueError(_named(bad, "cannot be used; repair or remove them"))
