@@ -6,11 +6,14 @@ functions that distillation needs. All weights are frozen: gradients flow throug
 """
 from __future__ import annotations
 
+import copy
+import math
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from . import adapters
 from .storage import read_json, write_json
 
 SHIPPED = Path(__file__).parent / "priors"
@@ -23,9 +26,10 @@ def alphas_cumprod(scheduler):
     """
     c = scheduler.config
     n, start, end = c.num_train_timesteps, c.get("beta_start"), c.get("beta_end")
-    if c.get("trained_betas") is None and c.get("beta_schedule") == "scaled_linear":
+    named = c.get("trained_betas") is None and not c.get("rescale_betas_zero_snr")
+    if named and c.get("beta_schedule") == "scaled_linear":
         betas = torch.linspace(start**0.5, end**0.5, n, dtype=torch.float64) ** 2
-    elif c.get("trained_betas") is None and c.get("beta_schedule") == "linear":
+    elif named and c.get("beta_schedule") == "linear":
         betas = torch.linspace(start, end, n, dtype=torch.float64)
     else:
         betas = scheduler.betas.double()
@@ -54,32 +58,44 @@ class LatentDiffusionPrior:
 
     Args:
         autoencoder: diffusers' `AutoencoderKL` (continuous latents) or `VQModel` (with a codebook).
-        denoiser: `UNet2DConditionModel` (class-conditional) or `UNet2DModel` (unconditional).
+        denoiser: `UNet2DConditionModel` or `DiTTransformer2DModel` (conditional), `UNet2DModel` (either); None for an
+            autoencoder alone, which encodes, quantises and decodes, but does not generate.
         scheduler: any diffusers scheduler; only its noise schedule and prediction type are used.
-        class_embedding: `torch.nn.Embedding` of the classes and, last, the null class; None if unconditional.
-        classes: names of the classes, if known.
+        class_embedding: `torch.nn.Embedding` (K + 1, L D) of the classes and, last, the null class; None if unconditional.
+        classes: names of the classes, if known. null: whether the last row is the null class; without one there is no
+            guidance.
         source: how `SyntheticSet.load` finds this prior again: a shipped name, a folder, a hub id.
 
     Shapes: images (B, 3, H, W) in [0, 1]; latents (B, c, h, w), scaled as the denoiser expects; conditioning (B, L, D).
+
+    Raises:
+        ValueError: parts that do not fit each other, or that the sampler has no equations for.
     """
 
-    def __init__(self, autoencoder, denoiser, scheduler, class_embedding=None, *, classes=(), source=None):
+    def __init__(self, autoencoder, denoiser, scheduler, class_embedding=None, *, classes=(), null=True, source=None):
         self.autoencoder, self.denoiser, self.scheduler = autoencoder, denoiser, scheduler
         self.class_embedding, self.classes, self.source = class_embedding, tuple(classes), source
-        self.prediction_type = scheduler.config.get("prediction_type", "epsilon")
-        if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
+        self.has_null = null and class_embedding is not None
+        config = autoencoder.config
+        scale = config.get("scaling_factor")
+        if scale is None or not math.isfinite(scale) or scale <= 0 or config.get("shift_factor"):
             raise ValueError(
-                f"prediction type {self.prediction_type!r} is not supported; epsilon, v_prediction and sample are"
+                f"the autoencoder's scaling_factor is {scale}, its shift_factor {config.get('shift_factor')}; latents need a "
+                "positive factor and no shift: set it in the autoencoder's configuration (1.0 for the public VQ-f4)"
             )
-        self.alpha_bar = alphas_cumprod(scheduler)
-        self.scale = float(autoencoder.config.get("scaling_factor") or 1.0)
-        self.latent_channels = autoencoder.config.latent_channels
-        if denoiser.config.in_channels != self.latent_channels:
-            raise ValueError(
-                f"the denoiser takes {denoiser.config.in_channels} channels, but the autoencoder's latents have "
-                f"{self.latent_channels}; they do not belong together"
-            )
-        self.factor = 2 ** (len(autoencoder.config.block_out_channels) - 1)
+        self.scale = float(scale)
+        self.latent_channels = config.get("vq_embed_dim") or config.latent_channels
+        self.factor = 2 ** (len(config.block_out_channels) - 1)
+        if denoiser is not None:
+            adapters.check_fit(denoiser, scheduler, self.latent_channels, class_embedding)
+            self.prediction_type = scheduler.config.get("prediction_type", "epsilon")
+            self.alpha_bar = alphas_cumprod(scheduler)
+            if self.alpha_bar[-1] <= 0:
+                raise ValueError(
+                    "the schedule ends without any signal (zero terminal SNR), where the clean latent cannot be predicted "
+                    "from the noise; use a scheduler without rescale_betas_zero_snr"
+                )
+            self._keyword, self._width = adapters.conditioning(denoiser)
         for module in self.modules:
             module.requires_grad_(False).eval()
 
@@ -95,6 +111,10 @@ class LatentDiffusionPrior:
 
     @property
     def train_steps(self):
+        """How many steps the noise schedule has."""
+        if self.denoiser is None:
+            raise ValueError("this prior is an autoencoder alone: it encodes and decodes, but does not generate; use space "
+                             "'autoencoder', or a prior with a denoiser")
         return len(self.alpha_bar)
 
     def to(self, device=None, dtype=None):
@@ -105,7 +125,7 @@ class LatentDiffusionPrior:
 
     @property
     def device(self):
-        return next(self.denoiser.parameters()).device
+        return next(self.autoencoder.parameters()).device
 
     # -- the six functions of section 3 ------------------------------------------------------------------------------
 
@@ -135,10 +155,7 @@ class LatentDiffusionPrior:
 
     def predict_noise(self, z, t, c):
         """f_theta of equation (4): the noise in z. z (B, c, h, w), t (B,) int64, c (B, L, D) or None."""
-        if self.conditional:
-            out = self.denoiser(z, t, encoder_hidden_states=c).sample
-        else:
-            out = self.denoiser(z, t).sample
+        out = self.denoiser(z, t, **({self._keyword: c} if self.conditional else {})).sample[:, : self.latent_channels]
         if self.prediction_type == "epsilon":
             return out
         a = self.alpha_bar.to(z.device, z.dtype)[t].view(-1, 1, 1, 1)
@@ -147,18 +164,88 @@ class LatentDiffusionPrior:
         return (z - a.sqrt() * out) / (1 - a).sqrt()  # "sample": the network predicts x0
 
     def class_conditioning(self, labels):
-        """Labels (B,) int64 -> c (B, L, D), what c is initialised with (section 3.2)."""
+        """Labels (B,) int64 -> c (B, L, D), what c is initialised with (section 3.2); the last label is the null class."""
         self._need_condition()
-        return self.class_embedding(labels.to(self.class_embedding.weight.device))[:, None]
+        last = self.class_embedding.num_embeddings - 1
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= last:
+            found = f"{int(labels.min())} to {int(labels.max())}"
+            raise ValueError(f"labels reach from {found}, the prior's class embedding from 0 to {last}")
+        return self.class_embedding(labels.to(self.class_embedding.weight.device)).unflatten(1, (-1, self._width))
 
     def null_conditioning(self, n):
         """The conditioning of no class, (n, L, D): the unconditional half of the guidance."""
         self._need_condition()
-        return self.class_embedding.weight[-1].expand(n, 1, -1)
+        if not self.has_null:
+            raise ValueError("this prior has classes but no null class to guide away from; set guidance_scale=1")
+        return self.class_embedding.weight[-1].view(1, -1, self._width).expand(n, -1, -1)
 
     def _need_condition(self):
         if not self.conditional:
             raise ValueError("this prior is unconditional: it has no class to condition on; learn Z alone, guidance 1")
+
+    # -- other priors ------------------------------------------------------------------------------------------------
+
+    def for_classes(self, ids, names=None):
+        """The same networks for some of the classes, renumbered 0, 1, ... in the order of `ids`: a subset of ImageNet."""
+        self._need_condition()
+        ids = [int(i) for i in ids]
+        self.class_conditioning(torch.tensor(ids))  # refuses what is out of range
+        names = names or ([self.classes[i] for i in ids] if self.classes else ())
+        if names and len(names) != len(ids):
+            raise ValueError(f"{len(ids)} classes, but {len(names)} names")
+        rows = [*ids, self.class_embedding.num_embeddings - 1][: len(ids) + self.has_null]
+        table = nn.Embedding.from_pretrained(self.class_embedding.weight[rows].clone())
+        return self._like(class_embedding=table, classes=names)
+
+    def randomised(self, kind, generator, *, autoencoder=False):
+        """A new prior whose denoiser knows nothing: what the paper's row "Random" stands for (table 3).
+
+        Args:
+            kind: "zero-output" has new weights and an output layer of zeros, as the public code's untrained U-Net has:
+                the predicted noise is zero, so nothing is denoised, and the generator is the autoencoder alone. "weights"
+                draws every weight as the architecture's initialisation does. That the paper means the first is an
+                inference from the public code.
+            generator: CPU generator of the weights. autoencoder: draw a new autoencoder too; else it stays trained.
+        """
+        if kind not in ("zero-output", "weights"):
+            raise ValueError(f"randomised({kind!r}) is unknown; choose zero-output, weights")
+        if self.denoiser is None or (kind == "zero-output" and self.prediction_type != "epsilon"):
+            raise ValueError(f"randomised({kind!r}) needs a denoiser{' that predicts the noise' if self.denoiser else ''}")
+        denoiser = adapters.redrawn(self.denoiser, generator)
+        if kind == "zero-output":
+            for p in getattr(denoiser, adapters.OUTPUT_LAYER[type(denoiser).__name__]).parameters():
+                nn.init.zeros_(p)
+        new = adapters.redrawn(self.autoencoder, generator) if autoencoder else copy.deepcopy(self.autoencoder)
+        return self._like(denoiser=denoiser, autoencoder=new, class_embedding=copy.deepcopy(self.class_embedding))
+
+    def _like(self, **changes):
+        parts = {k: getattr(self, k) for k in ("autoencoder", "denoiser", "scheduler", "class_embedding", "classes")}
+        return type(self)(**parts | changes, null=self.has_null)  # no source: no file holds it
+
+    @classmethod
+    def from_compvis(cls, checkpoint, config, *, ema=False, classes=(), dtype=torch.float32, device="cpu"):
+        """A prior from the public latent-diffusion code's files; see :func:`ld3m_min.compvis.convert`.
+
+        Args:
+            checkpoint: path (.ckpt, .pt, .safetensors) or state dict. config: path to the yaml, or its mapping.
+            ema: take the averaged weights of the U-Net. classes: names, in the order of the class embedding.
+        """
+        from .compvis import convert
+
+        found = convert(checkpoint, config, ema=ema)
+        prior = cls(found.autoencoder, found.denoiser, found.scheduler, found.class_embedding, classes=classes)
+        return prior.to(device, dtype)
+
+    @classmethod
+    def from_diffusers(cls, pipeline, *, classes=(), prompt="a photo of a {}"):
+        """A prior from a diffusers pipeline (latent diffusion, DiT, Stable Diffusion), or an autoencoder alone.
+
+        The networks are the pipeline's own, from now on frozen. See :func:`ld3m_min.adapters.parts_of`.
+
+        Args:
+            classes: class names; a text-conditioned pipeline needs them. prompt: the text around a name.
+        """
+        return cls(**adapters.parts_of(pipeline, classes=classes, prompt=prompt))
 
     # -- files -------------------------------------------------------------------------------------------------------
 
@@ -167,26 +254,30 @@ class LatentDiffusionPrior:
         from safetensors.torch import save_file
 
         folder = Path(folder)
-        self.autoencoder.save_pretrained(folder / "vae")
-        self.denoiser.save_pretrained(folder / "unet")
-        self.scheduler.save_pretrained(folder / "scheduler")
-        if self.class_embedding is not None:
+        index = {"_class_name": type(self).__name__, "conditional": self.conditional, "null": self.has_null,
+                 "classes": list(self.classes)}
+        for name, part in self._parts().items():
+            part.save_pretrained(folder / name)
+            index[name] = type(part).__name__
+        if self.conditional:
             (folder / "class_embedding").mkdir(exist_ok=True)
             weight = self.class_embedding.weight.detach().cpu().contiguous()
             save_file({"weight": weight}, folder / "class_embedding" / "model.safetensors")
-        index = {
-            "_class_name": type(self).__name__,
-            "vae": type(self.autoencoder).__name__,
-            "unet": type(self.denoiser).__name__,
-            "scheduler": type(self.scheduler).__name__,
-            "conditional": self.conditional,
-            "classes": list(self.classes),
-        }
         write_json(folder / "model_index.json", index)
 
+    def _parts(self):
+        """Folder -> part, as diffusers names them."""
+        network = "transformer" if "Transformer" in type(self.denoiser).__name__ else "unet"
+        parts = {"vae": self.autoencoder, network: self.denoiser, "scheduler": self.scheduler}
+        return {k: v for k, v in parts.items() if v is not None}
+
     @classmethod
-    def from_pretrained(cls, path_or_id, *, dtype=torch.float32, device="cpu"):
-        """Load a prior: a shipped one ("digits"), a folder written by `save_pretrained`, or a hub id of such a folder.
+    def from_pretrained(cls, path_or_id, *, dtype=torch.float32, device="cpu", classes=(), prompt="a photo of a {}"):
+        """Load a prior: a shipped one ("digits"), a folder written by `save_pretrained`, a folder that holds a pipeline of
+        diffusers, or the hub id of either. Weights are read from safetensors alone.
+
+        Args:
+            classes, prompt: for a pipeline, as in :meth:`from_diffusers`.
 
         Raises:
             FileNotFoundError: neither a shipped name nor a folder, and the hub cannot be reached or has no such id.
@@ -197,28 +288,31 @@ class LatentDiffusionPrior:
 
         folder = _find(path_or_id)
         index = read_json(folder / "model_index.json")
-        if index.get("_class_name") != cls.__name__:
-            raise ValueError(f"{path_or_id} holds a {index.get('_class_name')}, not a {cls.__name__}; use from_diffusers")
-
-        def part(name, known):
-            kind = index.get(name)
-            if kind not in known:
-                raise ValueError(f"{path_or_id}: model_index.json names {kind!r} as {name}; expected one of {known}")
-            return getattr(diffusers, kind)
-
         options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}  # the sparing way would need accelerate
-        autoencoder = part("vae", ("AutoencoderKL", "VQModel")).from_pretrained(folder / "vae", **options)
-        denoiser = part("unet", ("UNet2DConditionModel", "UNet2DModel")).from_pretrained(folder / "unet", **options)
-        kinds = tuple(n for n in dir(diffusers) if n.endswith("Scheduler"))
-        scheduler = part("scheduler", kinds).from_pretrained(folder / "scheduler")
+        if index.get("_class_name") != cls.__name__:
+            # a filter of images has no part in this
+            unused = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
+            pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **options, **unused)
+            prior = cls.from_diffusers(pipeline, classes=classes, prompt=prompt)
+            prior.source = str(path_or_id)
+            return prior.to(device, dtype)
+        schedulers = tuple(n for n in dir(diffusers) if n.endswith("Scheduler"))
+        known = {"vae": adapters.AUTOENCODERS, "unet": adapters.DENOISERS, "transformer": adapters.DENOISERS,
+                 "scheduler": schedulers}
+        parts = {}
+        for name in ("vae", *(n for n in known if n != "vae" and n in index)):
+            if index.get(name) not in known[name]:
+                raise ValueError(
+                    f"{path_or_id}: model_index.json names {index.get(name)!r} as {name}; expected one of {known[name]}"
+                )
+            how = {} if name == "scheduler" else options | {"use_safetensors": True}
+            parts[name] = getattr(diffusers, index[name]).from_pretrained(folder / name, **how)
         embedding = None
         if index.get("conditional"):
             weight = load_file(folder / "class_embedding" / "model.safetensors")["weight"]
-            width = denoiser.config.cross_attention_dim
-            if weight.dim() != 2 or weight.shape[1] != width:
-                raise ValueError(f"{path_or_id}: class embedding {tuple(weight.shape)} does not fit a U-Net of width {width}")
             embedding = nn.Embedding.from_pretrained(weight.to(dtype))
-        prior = cls(autoencoder, denoiser, scheduler, embedding, classes=index.get("classes", ()), source=str(path_or_id))
+        prior = cls(parts["vae"], parts.get("unet") or parts.get("transformer"), parts.get("scheduler"), embedding,
+                    classes=index.get("classes", ()), null=index.get("null", True), source=str(path_or_id))
         return prior.to(device=device)
 
 
@@ -231,7 +325,10 @@ def _find(path_or_id):
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(path_or_id), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+        # parts only: no checkpoints of the whole model, no variants of the weights
+        wanted = ["*.json", "*/*.safetensors", "*.txt", "*.model"]
+        unwanted = ["*.fp16.*", "*.non_ema.*", "safety_checker/*"]
+        return Path(snapshot_download(str(path_or_id), allow_patterns=wanted, ignore_patterns=unwanted))
     except Exception as error:
         shipped = sorted(p.name for p in SHIPPED.iterdir() if p.is_dir()) if SHIPPED.is_dir() else []
         raise FileNotFoundError(

@@ -151,8 +151,8 @@ def generate_latents(prior, Z, c, noise, config=SamplerConfig(), *, callback=Non
 def denoise(prior, Z, c, noise, config, *, callback=None, apply=lambda k, function, *inputs: function(*inputs)):
     """The loop of :func:`generate_latents`; `apply(k, function, ...)` calls the noise predictor of step k, so that
     `backprop` can recompute some of the steps instead of storing them."""
+    ts = timesteps(config.steps, prior.train_steps)  # refuses an autoencoder alone
     _check(prior, Z, c, noise, config)
-    ts = timesteps(config.steps, prior.train_steps)
     n, residual = len(ts), config.residual
     alpha_bar = [float(prior.alpha_bar[t]) for t in ts]
     alpha_bar_previous = [float(prior.alpha_bar[0]), *alpha_bar[:-1]]

@@ -11,7 +11,7 @@ from .base import Distiller
 
 
 def trajectory_matching_loss(network, theta_start, theta_target, images, labels, lr, steps, *, batch_size=None,
-                             augment=None, generator=None):
+                             batches=None, augment=None, generator=None):
     """Distance to the expert after `steps` of plain SGD on the synthetic images, as a fraction of the way.
 
     |theta_N - theta_target|^2 / |theta_start - theta_target|^2. The gradient is that of the whole unrolled chain; each
@@ -23,35 +23,44 @@ def trajectory_matching_loss(network, theta_start, theta_target, images, labels,
         images: (B, 3, H, W) as the network takes them. labels: (B,) int64.
         lr: scalar tensor; may require grad.
         batch_size: images per inner step, drawn in shuffled passes; None takes all.
+        batches: instead, the positions of the images of each inner step, `steps` tensors.
         augment: a :class:`~ld3m_min.augment.DSA`, drawn anew at each step, per image; None for none.
         generator: for the batches and the augmentation; needed if either is used.
 
     Returns:
         A scalar, differentiable in `images` and `lr`.
     """
-    batches = inner_batches(len(images), steps, batch_size, generator)
+    batches = _batches(batches, len(images), steps, batch_size, generator)
     draws = _draws(augment, batches, images.shape[-1], generator)
+    theta = train_student(network, theta_start, images, labels, lr, batches, augment, draws)
+    return _progress(theta, theta_start, theta_target)
+
+
+def train_student(network, theta, images, labels, lr, batches, augment=None, draws=None):
+    """theta_N, (P,): the student after one plain SGD step per batch, differentiable through all of them.
+
+    Arguments as :func:`trajectory_matching_loss`; draws: of the augmentation, one per batch.
+    """
 
     def inner_step(theta, images, lr, index, draw):
         if not theta.requires_grad:  # the start: a constant, but its gradient is needed
             theta = theta.detach().requires_grad_()
         return theta - lr * _inner_gradient(network, theta, images, labels, index, augment, draw, create_graph=True)
 
-    theta = theta_start
-    for index, draw in zip(batches, draws, strict=True):
+    for index, draw in zip(batches, draws or [None] * len(batches), strict=True):
         theta = checkpoint(inner_step, theta, images, lr, index, draw, use_reentrant=False)
-    return _progress(theta, theta_start, theta_target)
+    return theta
 
 
 def approximate_trajectory_gradient(network, theta_start, theta_target, images, labels, lr, steps, *, batch_size=None,
-                                    augment=None, generator=None):
+                                    batches=None, augment=None, generator=None):
     """The gradient that the public GLaD code (after TESLA) takes for MTT's, for comparison only.
 
     It holds every theta_i and the sum of the gradients constant, and equals the exact one for steps = 1 alone.
     Arguments as :func:`trajectory_matching_loss`; fills `images.grad` and `lr.grad`, and returns the detached loss.
     The public LD3M code loses a factor of 2 in the image gradient; here it is kept.
     """
-    batches = inner_batches(len(images), steps, batch_size, generator)
+    batches = _batches(batches, len(images), steps, batch_size, generator)
     draws = _draws(augment, batches, images.shape[-1], generator)
     theta, total, thetas = theta_start.detach(), torch.zeros_like(theta_start), []
     for index, draw in zip(batches, draws, strict=True):
@@ -80,6 +89,14 @@ def inner_batches(n, steps, batch_size, generator):
         batches.append(waiting[:batch_size])
         waiting = waiting[batch_size:]
     return batches
+
+
+def _batches(given, n, steps, batch_size, generator):
+    if given is None:
+        return inner_batches(n, steps, batch_size, generator)
+    if len(given) != steps or batch_size is not None:
+        raise ValueError(f"{len(given)} batches for {steps} steps; give one for each step, and no batch_size")
+    return [torch.as_tensor(b) for b in given]
 
 
 def _draws(augment, batches, size, generator):

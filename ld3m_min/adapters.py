@@ -1,0 +1,167 @@
+"""Other people's pipelines as priors: sections 2.2 and 4.1.
+
+What differs between a class-conditional U-Net, a diffusion transformer and a text-to-image model is only where the
+conditioning comes from, and under which name the network takes it. Both are values here: a table of conditionings, one
+row per class, and a keyword.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import nn
+
+DENOISERS = ("UNet2DConditionModel", "UNet2DModel", "DiTTransformer2DModel")
+AUTOENCODERS = ("AutoencoderKL", "VQModel")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+OUTPUT_LAYER = {"UNet2DConditionModel": "conv_out", "UNet2DModel": "conv_out", "DiTTransformer2DModel": "proj_out_2"}
+
+
+def parts_of(pipeline, *, classes=(), prompt="a photo of a {}"):
+    """Take a diffusers pipeline apart into the arguments of `LatentDiffusionPrior`.
+
+    Args:
+        pipeline: a `DiffusionPipeline` of one of these kinds, a mapping of components under the same names (`vae` or
+            `vqvae`, `unet` or `transformer`, `scheduler`, and for a U-Net with cross-attention `class_embedding`), or an
+            autoencoder alone.
+        classes: class names. A text-conditioned pipeline needs them: c is the text embedding of `prompt` with the name
+            in it, and the null class that of the empty text. A U-Net with class labels has a null class only if it has
+            one embedding more than there are names.
+
+    Returns:
+        dict of autoencoder, denoiser, scheduler, class_embedding, classes, null.
+
+    Raises:
+        TypeError, ValueError: what the pipeline lacks, or what of it has no counterpart.
+    """
+    if type(pipeline).__name__ in AUTOENCODERS:
+        pipeline = {"vae": pipeline}
+    found = pipeline if isinstance(pipeline, Mapping) else getattr(pipeline, "components", None)
+    if found is None:
+        raise TypeError(f"{type(pipeline).__name__} is neither a diffusers pipeline, nor its components, nor an autoencoder")
+    found = {k: v for k, v in found.items() if v is not None}
+    if "text_encoder_2" in found or "prior" in found:
+        raise ValueError(f"{type(pipeline).__name__} conditions on more than one text embedding; "
+                         "Stable Diffusion 1 and 2, DiT, latent diffusion and autoencoders are supported")
+    autoencoder = next((found[k] for k in ("vae", "vqvae", "movq") if k in found), None)
+    denoiser = next((found[k] for k in ("unet", "transformer") if k in found), None)
+    if autoencoder is None:
+        raise ValueError(f"{type(pipeline).__name__} has no autoencoder (vae, vqvae); LD3M works in its latents")
+    parts = {"autoencoder": autoencoder, "denoiser": denoiser, "scheduler": found.get("scheduler"), "classes": tuple(classes)}
+    if denoiser is None:
+        return parts | {"scheduler": None, "class_embedding": None, "null": False}
+    encoder = next((found[k] for k in ("text_encoder", "bert") if k in found), None)
+    labels = label_table(denoiser)
+    if encoder is not None and "tokenizer" in found:
+        if not classes:
+            raise ValueError("this pipeline is conditioned on text: give the class names, from_diffusers(pipeline, classes=...)")
+        table, null = text_table(encoder, found["tokenizer"], [*(prompt.format(name) for name in classes), ""]), True
+    elif "class_embedding" in found:
+        table, null = found["class_embedding"].weight, True
+    elif labels is not None:
+        table = labels
+        known = denoiser.config.get("num_embeds_ada_norm") or len(classes)
+        null = len(table) == known + 1  # a transformer's table says so itself, a U-Net's only by the number of names
+        if not parts["classes"] and getattr(pipeline, "labels", None):
+            named = {}
+            for name, row in pipeline.labels.items():
+                named.setdefault(row, name)
+            if sorted(named) == list(range(len(table) - null)):
+                parts["classes"] = tuple(named[row] for row in sorted(named))
+    else:
+        table, null = None, False
+    embedding = None if table is None else nn.Embedding.from_pretrained(table.detach().clone())
+    return parts | {"class_embedding": embedding, "null": null}
+
+
+@torch.no_grad()
+def text_table(encoder, tokenizer, texts):
+    """Text embeddings (texts, L D): what a text-to-image U-Net attends to, padded to the tokenizer's length."""
+    tokens = tokenizer(texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+    use_mask = getattr(encoder.config, "use_attention_mask", False)
+    device = next(encoder.parameters()).device
+    options = {"attention_mask": tokens.attention_mask.to(device)} if use_mask else {}
+    return encoder.eval()(tokens.input_ids.to(device), **options)[0].flatten(1)
+
+
+def label_table(denoiser):
+    """The class embeddings inside a network, (K, L D), or None: L = 1, or one per block where its blocks differ."""
+    blocks = label_embedders(denoiser)
+    if not blocks:
+        return None
+    tables = [b.weight if isinstance(b, nn.Embedding) else b.embedding_table.weight for b in blocks]
+    same = all(torch.equal(t, tables[0]) for t in tables)
+    return tables[0] if same else torch.stack(tables, 1).flatten(1)
+
+
+def label_embedders(denoiser):
+    """The modules of a network that turn labels into embeddings, in the order of its blocks."""
+    if type(denoiser).__name__ == "DiTTransformer2DModel":
+        return [block.norm1.emb.class_embedder for block in denoiser.transformer_blocks]
+    embedder = getattr(denoiser, "class_embedding", None)
+    if embedder is not None and not isinstance(embedder, nn.Embedding):
+        raise ValueError(f"class embedding of type {denoiser.config.class_embed_type!r} is not supported, only labels are")
+    return [embedder] if embedder is not None else []
+
+
+def check_fit(denoiser, scheduler, channels, class_embedding):
+    """ValueError where a denoiser, its scheduler, the autoencoder's latents and the class embedding do not fit."""
+    kind, config = type(denoiser).__name__, denoiser.config
+    if kind not in DENOISERS:
+        raise ValueError(f"denoiser {kind} is not supported; {', '.join(DENOISERS)} are")
+    if scheduler is None:
+        raise ValueError("a denoiser needs the scheduler that it was trained with")
+    prediction = scheduler.config.get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"prediction type {prediction!r} is not supported; {', '.join(PREDICTIONS)} are")
+    if config.in_channels != channels:
+        raise ValueError(f"the denoiser takes {config.in_channels} channels, but the autoencoder's latents have {channels}; "
+                         "they do not belong together")
+    if config.out_channels not in (None, channels, 2 * channels):  # twice: mean and variance, of which the mean is used
+        raise ValueError(f"the denoiser gives {config.out_channels} channels; {channels} or {2 * channels} are expected")
+    odd = next((k for k in ("addition_embed_type", "encoder_hid_dim_type") if config.get(k)), None)
+    blocks = label_embedders(denoiser)
+    if odd or (blocks and kind == "UNet2DConditionModel"):
+        raise ValueError(f"a U-Net with cross-attention and, beside it, {odd or 'class labels'} is not supported")
+    takes = kind == "UNet2DConditionModel" or bool(blocks)
+    if takes != (class_embedding is not None):
+        raise ValueError(f"the {kind} takes {'a' if takes else 'no'} conditioning, but {'none' if takes else 'one'} is given "
+                         "(class_embedding); they do not belong together")
+    width = _width(denoiser)
+    if takes and class_embedding.embedding_dim % width:
+        raise ValueError(f"class embedding {tuple(class_embedding.weight.shape)} does not fit a {kind} of width {width}")
+
+
+def _width(denoiser):
+    blocks = label_embedders(denoiser)
+    if not blocks:
+        return denoiser.config.get("cross_attention_dim")
+    return (blocks[0] if isinstance(blocks[0], nn.Embedding) else blocks[0].embedding_table).embedding_dim
+
+
+def conditioning(denoiser):
+    """(keyword, D): how the network takes c (B, L, D); None, None if it takes none.
+
+    Networks with class labels are made to take their embedding as well: token i for block i, or the only one for all.
+    Labels still work.
+    """
+    if type(denoiser).__name__ == "UNet2DConditionModel":
+        return "encoder_hidden_states", _width(denoiser)
+    for i, embedder in enumerate(label_embedders(denoiser)):
+        embedder.forward = partial(_token, embedder.forward, i)
+    return ("class_labels", _width(denoiser)) if label_embedders(denoiser) else (None, None)
+
+
+def _token(embed_labels, index, c):
+    return c[:, index if c.shape[1] > 1 else 0] if c.is_floating_point() else embed_labels(c)
+
+
+def redrawn(module, generator):
+    """The same architecture with new weights, drawn from `generator`; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):  # diffusers' constructors know no generator
+        seed = int(torch.randint(2**62, (), generator=generator))
+        torch.random.default_generator.set_state(torch.Generator().manual_seed(seed).get_state())
+        new = type(module).from_config(module.config)
+    like = next(module.parameters())
+    return new.to(like.device, like.dtype)
