@@ -1,4 +1,4 @@
-"""The command line: `python -m ld3m_min distil | evaluate | experts | train-prior | table | plan`."""
+"""The command line: `python -m ld3m_min distil | evaluate | experts | train-prior | tune | table | plan`."""
 from __future__ import annotations
 
 import sys
@@ -114,6 +114,18 @@ def table(grid: str = "digits", missing: bool = False, run: bool = False, only: 
         print(f"{len(absent)} of {len(cells)} cells are missing; `table --missing` lists them with their commands")
 
 
+def tune(preset: str = "cpu", dataset: str = "digits", repeats: int = 1, device: Device = "cpu",
+         records: Path = Path("book/_data/records")) -> None:
+    """Search the learning rates of a preset on held-out training images; every try is recorded."""
+    from .data import load_data
+    from .tune import search
+
+    data = load_data(dataset, size=settings.preset(preset).size)
+    best = search(preset, data, records=records, repeats=repeats, device=device)
+    for (algorithm, space), lr in best.items():
+        print(f"{algorithm:4s} {space:12s} lr = {lr:g}")
+
+
 def plan(preset: str = "cpu", ipc: int = 1) -> None:
     """Measure each memory plan on one generation with gradients, for the preset's prior and size."""
     from .backprop import compare_plans
@@ -125,7 +137,8 @@ def plan(preset: str = "cpu", ipc: int = 1) -> None:
 
 def main() -> None:
     """Entry point; a mistake in the arguments or the data ends in one line and exit code 2."""
-    commands = {"distil": distil, "evaluate": evaluate, "experts": experts, "train-prior": train_prior, "table": table, "plan": plan}
+    commands = {"distil": distil, "evaluate": evaluate, "experts": experts, "train-prior": train_prior, "tune": tune,
+                "table": table, "plan": plan}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="ld3m_min", description=__doc__)
     except (ValueError, FileNotFoundError, TimeoutError, FloatingPointError, RuntimeError, OSError) as error:

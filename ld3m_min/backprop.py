@@ -75,10 +75,8 @@ def decode_with_plan(prior, Z, plan=ONE_PASS):
 def _chunked(function, plan, *inputs):
     n = len(inputs[0])
     size = min(plan.chunk or n, n)
-    if not torch.is_grad_enabled():
-        run = function
-    else:
-        run = (lambda *part: _recomputed(function, *part)) if plan.two_pass else function
+    twice = plan.two_pass and torch.is_grad_enabled()
+    run = (lambda *part: _recomputed(function, *part)) if twice else function
     parts = [run(*(x if x is None else x[i : i + size] for x in inputs)) for i in range(0, n, size)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 

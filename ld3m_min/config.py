@@ -202,7 +202,7 @@ PRESETS = {
         about="seconds; shows that everything runs, measures nothing",
     ),
     "cpu": Preset(
-        DistilConfig(iterations=100, batch_real=64, network=NetworkConfig(width=32),
+        DistilConfig(iterations=60, batch_real=64, network=NetworkConfig(width=32),
                      mtt=MTTConfig(experts=10, train_epochs=8, expert_lr=0.02, expert_batch=64, expert_epochs=2,
                                    max_start_epoch=5, steps=10, lr=0.02, lr_lr=1e-5),
                      checkpoint_every=20),

@@ -6,11 +6,10 @@ missing cell names the command that makes it. The paper's own numbers are in `bo
 from __future__ import annotations
 
 import platform
-import resource
-import subprocess  # noqa: S404 (git alone)
+import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pandas as pd
 import torch
 
 from . import __version__
-from .config import ARCHITECTURES, EvalConfig, eval_preset, from_dict, preset
+from .config import ARCHITECTURES, eval_preset, preset
 from .evaluate import EvalResult, evaluate
 from .experts import experts_name, train_experts
 from .prior import LatentDiffusionPrior
@@ -106,6 +105,10 @@ def peak_memory():
     """Largest memory so far, bytes: of the process on a CPU, of the allocator on a GPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return None
+    import resource  # not on Windows, where psutil would be needed
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -118,9 +121,8 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
     config, protocol = cell.config(), eval_preset(cell.preset)
     began = time.monotonic()
     if cell.space == "random":
-        sets = [distil(cell_config, data=data, progress=False) for cell_config in
-                (preset(cell.preset, space="pixel", dataset=cell.dataset, ipc=cell.ipc, seed=cell.seed + r, iterations=0)
-                 for r in range(protocol.repeats))]
+        draws = [replace(config, seed=cell.seed + r) for r in range(protocol.repeats)]
+        sets = [distil(c, data=data, progress=False) for c in draws]
         history = []
     else:
         experts = None
@@ -128,11 +130,12 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
             folder = Path(runs) / experts_name(config, data)
             experts = train_experts(config, data, folder, device=device, progress=progress)
         began = time.monotonic()
-        made = distil(config, data=data, prior=prior, out=Path(runs) / cell.name, experts=experts, device=device, progress=progress)
+        made = distil(config, data=data, prior=prior, out=Path(runs) / cell.name, experts=experts, device=device,
+                      progress=progress)
         sets, history = [made], made.history
     distilled = time.monotonic()
     if cell.space == "random":
-        one = from_dict(EvalConfig, asdict(protocol) | {"repeats": 1})
+        one = replace(protocol, repeats=1)
         parts = [evaluate(s, data, architectures, config=one, seed=r) for r, s in enumerate(sets)]
         result = EvalResult({a: tuple(p.accuracies[a][0] for p in parts) for a in architectures}, protocol.split)
     else:
@@ -211,7 +214,8 @@ def comparisons(records, baseline="random", dataset="digits", preset="cpu"):
         if space != "ld3m" or other is None:
             continue
         p = stats.ttest_ind(values, other, equal_var=False).pvalue
-        rows.append({"IPC": ipc, "algorithm": algorithm, "difference": 100 * float(np.mean(values) - np.mean(other)), "p": float(p)})
+        difference = 100 * float(np.mean(values) - np.mean(other))
+        rows.append({"IPC": ipc, "algorithm": algorithm, "difference": difference, "p": float(p)})
     return pd.DataFrame(rows)
 
 

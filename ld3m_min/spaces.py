@@ -217,7 +217,8 @@ class SyntheticSet:
         if images.dim() != 4 or images.dtype != torch.float32 or len(images) != len(labels):
             raise ValueError(f"{folder}: images are {tuple(images.shape)} {images.dtype} for {len(labels)} labels")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
-            raise ValueError(f"{folder}: labels reach from {int(labels.min())} to {int(labels.max())}, classes are {len(classes)}")
+            reach = f"{int(labels.min())} to {int(labels.max())}"
+            raise ValueError(f"{folder}: labels reach from {reach}, but there are {len(classes)} classes")
         state = {k.removeprefix("state."): v for k, v in tensors.items()}
         return cls(images, labels, classes, state, index["recipe"], tuple(index["history"]))
 

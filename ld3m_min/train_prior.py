@@ -306,7 +306,7 @@ tags: [latent-diffusion, dataset-distillation]
 | measured on held-out test images | |
 | --- | --- |
 | reconstruction, PSNR | {quality.psnr:.1f} dB ({quality.held_out} images) |
-| class-conditional samples recognised as their class | {100 * quality.recognised:.1f} % ({quality.samples} samples, 50 steps, guidance 3) |
+| class-conditional samples recognised ({quality.samples}, 50 steps, guidance 3) | {100 * quality.recognised:.1f} % |
 | the same classifier on real images | {100 * quality.classifier_accuracy:.1f} % |
 | diversity within a class, relative to real images | {quality.diversity:.2f} |
 | distance to the nearest training image, relative to held-out images | {quality.novelty:.2f} |

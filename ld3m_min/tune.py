@@ -32,7 +32,7 @@ RATES = {  # a factor of about three apart, around where each loss falls
 JUDGES = ("ConvNet", "AlexNet", "VGG11")
 
 
-def search(name, data, *, records=RECORDS, runs=RUNS, rates=RATES, repeats=2, device="cpu", progress=True):
+def search(name, data, *, records=RECORDS, runs=RUNS, rates=RATES, repeats=1, device="cpu", progress=True):
     """Try every rate of `rates` under preset `name`; returns {(algorithm, space): best rate}.
 
     Each try is distilled as the preset says and judged on the validation split by `JUDGES`, `repeats` times. The record

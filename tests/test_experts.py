@@ -61,7 +61,7 @@ def test_too_few_epochs(config, digits, buffer):
 
 def test_damaged_and_absent(config, digits, buffer, tmp_path):
     (buffer.folder / "expert-00000.safetensors").write_bytes(b"\xff" * 100)
-    with pytest.raises(ValueError, match="expert-00000.safetensors cannot be read"):
+    with pytest.raises(ValueError, match=r"expert-00000\.safetensors cannot be read"):
         buffer.read(0, (0,))
     with pytest.raises(FileNotFoundError, match=r"experts\.json does not exist"):
         ExpertBuffer.open(tmp_path / "nothing")

@@ -47,7 +47,7 @@ def test_stopped_and_resumed_is_never_stopped(digits, tiny_prior, experts, tmp_p
     assert torch.equal(whole.images(), again.images()) and whole.history == again.history
     assert whole.state.keys() == again.state.keys() and all(torch.equal(v, again.state[k]) for k, v in whole.state.items())
     assert len(whole.history) == 3 and whole.images().shape == (10 * ipc, 3, 32, 32)
-    assert 0 <= whole.images().min() and whole.images().max() <= 1
+    assert whole.images().min() >= 0 and whole.images().max() <= 1
     ends = [load_checkpoint(tmp_path / p / "checkpoints", config=run.asdict(config)) for p in ("whole", "parts")]
     assert all(torch.equal(v, ends[1].tensors[k]) for k, v in ends[0].tensors.items())  # momenta and MTT's rate too
     start = draw_initial_images(digits, ipc, config.seed)[0]

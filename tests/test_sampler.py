@@ -144,7 +144,7 @@ def test_a_batch_is_its_single_images(tiny_prior, digits, eta, source):
     whole = generate(prior, Z, c, noise, config)
     single = torch.cat([generate(prior, Z[i : i + 1], c[i : i + 1], noise[i : i + 1], config) for i in range(3)])
     assert (whole - single).abs().max() < 1e-10
-    assert 0 <= whole.min() and whole.max() <= 1
+    assert whole.min() >= 0 and whole.max() <= 1
 
 
 def test_guidance_1_is_no_guidance(tiny_prior):

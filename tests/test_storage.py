@@ -28,7 +28,7 @@ def test_newest_whole_checkpoint_wins(tmp_path):
     state.write_bytes(state.read_bytes()[:-1] + b"\xff")
     assert load_checkpoint(tmp_path, config={"a": 1}).step == 2
     (tmp_path / "step-00000002" / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match="no checkpoint .* is whole"):
+    with pytest.raises(ValueError, match=r"no checkpoint .* is whole"):
         load_checkpoint(tmp_path, config={"a": 1})
     assert load_checkpoint(tmp_path / "nothing", config={}) is None
 
