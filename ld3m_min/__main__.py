@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +12,8 @@ import tyro
 from . import config as settings
 
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, ...")]
+DataPath = Annotated[Path | None, tyro.conf.arg(help="where the images of a named data set lie; default: LD3M_DATA")]
+Split = Annotated[Literal["paper", "fastai"] | None, tyro.conf.arg(help="of ImageNet subsets")]
 
 
 def distil(
@@ -19,24 +22,27 @@ def distil(
     space: Literal["pixel", "autoencoder", "ld3m"] = "ld3m",
     dataset: str = "digits",
     ipc: int = 1,
+    size: int | None = None,
     iterations: int | None = None,
     lr: float | None = None,
     prior: str | None = None,
     seed: int = 0,
     out: Path = Path("runs/distil"),
+    data_path: DataPath = None,
+    split: Split = None,
     device: Device = "cpu",
 ) -> None:
-    """Distil a data set ("digits", or a folder with one subfolder of images per class) into `out`/set.
+    """Distil a data set ("digits", "imagenette", ..., or a folder with one subfolder of images per class) into `out`/set.
 
     Stopped, it goes on from its last checkpoint when started again with the same arguments.
     """
     from .data import load_data
     from .run import distil as run
 
-    given = {"iterations": iterations, "lr": lr, "prior": prior}
+    given = {"size": size, "iterations": iterations, "lr": lr, "prior": prior}
     overrides = {k: v for k, v in given.items() if v is not None}
     config = settings.preset(preset, algorithm=algorithm, space=space, ipc=ipc, seed=seed, **overrides)
-    data = load_data(dataset, size=config.size)
+    data = load_data(dataset, path=data_path, split=split, size=config.size)
     config = settings.replace(config, dataset=data.name)
     run(config, data=data, out=out, device=device)
     print(f"{len(data.classes) * ipc} images in {out / 'set'}")
@@ -50,6 +56,8 @@ def evaluate(
     repeats: int | None = None,
     split: Literal["validation", "test"] = "test",
     seed: int = 0,
+    data_path: DataPath = None,
+    data_split: Split = None,
     device: Device = "cpu",
 ) -> None:
     """Train networks on the set in `folder` and print their accuracy on real images."""
@@ -58,7 +66,7 @@ def evaluate(
     from .spaces import SyntheticSet
 
     synthetic = SyntheticSet.load(folder)
-    data = load_data(dataset, size=synthetic.images().shape[-1]).to(device)
+    data = load_data(dataset, path=data_path, split=data_split, size=synthetic.images().shape[-1]).to(device)
     changes = {"split": split} | ({"repeats": repeats} if repeats else {})
     result = run(synthetic, data, architectures, config=settings.eval_preset(preset, **changes), seed=seed, progress=True)
     for a in result.accuracies:
@@ -67,31 +75,54 @@ def evaluate(
     print(f"{'unseen':10s} {100 * result.mean():5.1f} %   ({split} split, {len(result.values())} repeats)")
 
 
-def experts(preset: str = "cpu", dataset: str = "digits", out: Path | None = None, device: Device = "cpu") -> None:
+def experts(
+    preset: str = "cpu",
+    dataset: str = "digits",
+    size: int | None = None,
+    out: Path | None = None,
+    data_path: DataPath = None,
+    split: Split = None,
+    device: Device = "cpu",
+) -> None:
     """Train the expert trajectories of a preset; those already there are kept."""
     from .data import load_data
     from .experts import experts_name, train_experts
 
-    config = settings.preset(preset, algorithm="MTT")
-    data = load_data(dataset, size=config.size)
+    config = settings.preset(preset, algorithm="MTT", **({"size": size} if size else {}))
+    data = load_data(dataset, path=data_path, split=split, size=config.size)
     folder = out or Path("runs") / experts_name(config, data)
     buffer = train_experts(config, data, folder, device=device)
     print(f"{len(buffer)} experts in {folder}")
 
 
-def train_prior(preset: str = "digits", out: Path = Path("runs/prior"), device: Device = "cpu",
-                max_seconds: float = float("inf")) -> None:
-    """Train a prior, measure it on held-out images, and write it with its model card to `out`/model."""
+def train_prior(
+    preset: str = "digits",
+    out: Path = Path("runs/prior"),
+    seed: int = 0,
+    device: Device = "cpu",
+    max_seconds: float = float("inf"),
+    records: Path = Path("book/_data/records"),
+) -> None:
+    """Train a prior, measure it on held-out images, and write it with its model card to `out`/model.
+
+    Stopped, or out of `max_seconds`, it goes on from its last checkpoint when started again with the same arguments.
+    """
     from .data import load_data
+    from .results import environment
+    from .storage import write_json
     from .train_prior import measure_prior, prior_preset, write_card
     from .train_prior import train_prior as run
 
-    config = prior_preset(preset)
+    config = prior_preset(preset, seed=seed)
     data = load_data(config.dataset, size=config.size)
+    began = time.monotonic()
     prior = run(config, data, out, device=device, max_seconds=max_seconds)
-    quality = measure_prior(prior, data)
+    seconds, quality = round(time.monotonic() - began), measure_prior(prior, data)
     prior.save_pretrained(out / "model")
     write_card(out / "model", config, data, prior, quality)
+    record = {"schema": 1, "prior": preset, "config": asdict(config), "quality": asdict(quality), "seconds": seconds,
+              "environment": environment()}
+    write_json(records / f"prior-{preset}-seed{seed}.json", record)
     print("\n".join(f"{k}: {v}" for k, v in asdict(quality).items()))
     print(f"prior in {out / 'model'}")
 

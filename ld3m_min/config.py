@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from .augment import DSA
 from .backprop import Plan
+from .data import NORMALISATIONS
 from .networks import NETWORKS
 from .sampler import SamplerConfig
 
@@ -101,6 +102,7 @@ class DistilConfig:
         ipc: images per class. iterations: 0 leaves the random real images the set starts from.
         lr, momentum: of SGD on what is learned: pixels, Z, or Z and c alike.
         batch_real: real images per class and iteration. dsa: augmentation strategy, "none" for none.
+        normalisation: "shared" by real and synthetic images, or the "reference-mismatch" of the public code.
         prior: name, folder or hub id of the prior; not used in pixel space.
         plan: how gradients pass the generator (section 3.3). patience: non-finite iterations in a row before it stops.
         redraw_noise: draw the forward noise anew at every generation, as the public code does; for comparison only.
@@ -116,6 +118,7 @@ class DistilConfig:
     momentum: float = 0.5
     batch_real: int = 256
     dsa: str = DSA_STRATEGY
+    normalisation: str = "shared"
     prior: str = "digits"
     network: NetworkConfig = field(default_factory=NetworkConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -132,6 +135,7 @@ class DistilConfig:
     def __post_init__(self):
         _choose("algorithm", self.algorithm, ALGORITHMS)
         _choose("space", self.space, SPACES)
+        _choose("normalisation", self.normalisation, NORMALISATIONS)
         _positive(self, "size", "ipc", "batch_real", "patience", "checkpoint_every")
         _positive(self, "iterations", least=0)
         if not self.lr > 0:
@@ -187,7 +191,7 @@ class Preset:
 
 
 _PAPER = Preset(
-    DistilConfig(dataset="imagenette", size=128, iterations=5000),
+    DistilConfig(dataset="imagenette", size=128, iterations=5000, prior="cin256-v2"),
     EvalConfig(),
     lr={"DC": 1e-3, "DM": 1e-2, "MTT": 10.0},
     about="the paper's supplement: 128 px, T = 10, 5,000 iterations, 5,000 experts",
@@ -211,14 +215,14 @@ PRESETS = {
         about="digits at 32 px on two CPU cores; widths, epochs, experts and iterations are shrunk",
     ),
     "gpu": Preset(
-        DistilConfig(dataset="imagenette", size=128, iterations=1000, mtt=MTTConfig(experts=100)),
+        replace(_PAPER.distil, iterations=1000, mtt=MTTConfig(experts=100)),
         EvalConfig(),
         lr=_PAPER.lr,
         about="as paper, with 1,000 iterations and 100 experts",
     ),
     "paper": _PAPER,
     "reference": Preset(
-        replace(_PAPER.distil, iterations=10000, redraw_noise=True,
+        replace(_PAPER.distil, iterations=10000, redraw_noise=True, normalisation="reference-mismatch",
                 mtt=MTTConfig(expert_epochs=2, max_start_epoch=2, steps=10, gradient="approximate")),
         EvalConfig(),
         lr={"DC": 0.1, "DM": 1.0, "MTT": 1000.0},

@@ -127,7 +127,8 @@ def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(
     if images.shape[-1] != data.size or int(labels.max()) >= len(data.classes):
         raise ValueError(f"the set has {images.shape[-1]} px and labels up to {int(labels.max())}; "
                          f"the data has {data.size} px and {len(data.classes)} classes")
-    images, held = data.normalise(images), data.split(config.split)
+    kind = getattr(synthetic, "recipe", {}).get("normalisation", {}).get("kind", "shared")
+    images, held = data.with_normalisation(kind).normalise(images, synthetic=True), data.split(config.split)
     test_images, test_labels = data.normalise(held.float()), held.labels
     found = {a: [] for a in architectures}
     with tqdm(total=len(found) * config.repeats, desc="evaluate", disable=not progress, leave=False) as bar:

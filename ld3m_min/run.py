@@ -60,10 +60,14 @@ def distil(config, *, data, prior=None, out=None, resume=True, callback=None, ex
 
 
 def _distil(config, data, prior, out, work, resume, callback, experts, device, progress):
-    data = data.to(device)
+    data = data.with_normalisation(config.normalisation).to(device)
     if config.space != "pixel":
-        prior = prior or LatentDiffusionPrior.from_pretrained(config.prior)
-        prior.to(device=device)
+        prior = (prior or LatentDiffusionPrior.from_pretrained(config.prior)).to(device=device)
+        if data.ids and prior.conditional and len(prior.class_embedding.weight) > max(data.ids):
+            prior = prior.for_classes(data.ids, data.classes)  # a prior of all of ImageNet: label 0 is not its class 0
+        if config.space == "ld3m" and prior.conditional and prior.classes and set(prior.classes) != set(data.classes):
+            warnings.warn(f"the prior knows other classes ({', '.join(prior.classes[:3])}, ...) than the data "
+                          f"({', '.join(data.classes[:3])}, ...); c starts from what is not theirs", stacklevel=3)
     initial, labels = draw_initial_images(data, config.ipc, config.seed)
     initial, labels = initial.to(device), labels.to(device)
     space = build_space(config, initial, labels, prior)
@@ -161,7 +165,7 @@ def _finish(config, data, prior, space, labels, history):
     source = None if prior is None or config.space == "pixel" else {"source": prior.source or config.prior}
     recipe = {
         "config": asdict(config),
-        "normalisation": {"mean": list(data.mean), "std": list(data.std)},
+        "normalisation": {"kind": config.normalisation, "mean": list(data.mean), "std": list(data.std)},
         "data": {"name": data.name, "source": data.source, "size": data.size,
                  "splits": {s: len(data.split(s)) for s in ("train", "validation", "test")}},
         "prior": source,

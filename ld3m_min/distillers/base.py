@@ -47,4 +47,5 @@ class Distiller:
         generator = seeded(self.config.seed, "real", iteration, label)
         real = self.data.train.sample_class(label, self.config.batch_real, generator)
         draw = self.dsa.draw(1, self.data.size, generator, siamese=True)
-        return tuple(self.dsa.apply(self.data.normalise(x), draw) for x in (real.to(synthetic), synthetic))
+        normalised = self.data.normalise(real.to(synthetic)), self.data.normalise(synthetic, synthetic=True)
+        return tuple(self.dsa.apply(x, draw) for x in normalised)

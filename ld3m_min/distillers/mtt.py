@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ..networks import functional
+from ..networks import Dropout, functional
 from ..storage import seeded
 from .base import Distiller
 
@@ -141,7 +141,12 @@ class MTT(Distiller):
         start = int(torch.randint(m.max_start_epoch + 1, (1,), generator=generator))
         thetas = self.experts.read(which, (start, start + m.expert_epochs)).to(images.device)
         augment = None if self.config.dsa in ("", "none") else self.dsa
-        arguments = (self.network(iteration), *thetas, self.data.normalise(images), labels, self.parameters["lr"], m.steps)
+        network = self.network(iteration)
+        for module in network.modules():
+            if isinstance(module, Dropout):  # a recomputed step would draw another mask
+                module.eval()
+        normalised = self.data.normalise(images, synthetic=True)
+        arguments = (network, *thetas, normalised, labels, self.parameters["lr"], m.steps)
         options = {"batch_size": m.batch, "augment": augment, "generator": generator}
         if m.gradient == "exact":
             loss = trajectory_matching_loss(*arguments, **options)
