@@ -107,9 +107,10 @@ def label_embedders(denoiser):
 
 def check_fit(denoiser, scheduler, channels, class_embedding):
     """ValueError where a denoiser, its scheduler, the autoencoder's latents and the class embedding do not fit."""
-    kind, config = type(denoiser).__name__, denoiser.config
+    kind = type(denoiser).__name__
     if kind not in DENOISERS:
         raise ValueError(f"denoiser {kind} is not supported; {', '.join(DENOISERS)} are")
+    config = denoiser.config
     if scheduler is None:
         raise ValueError("a denoiser needs the scheduler that it was trained with")
     prediction = scheduler.config.get("prediction_type", "epsilon")

@@ -5,14 +5,14 @@ one yaml. Here every key of such a file is either renamed, or named as left out 
 """
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
+
+from .checkpoints import read_config, read_state
 
 IGNORED = {  # pattern of a key -> why the sampler does without it
     r"(betas|(sqrt_|log_)?(recip_|recipm1_|one_minus_)?alphas_cumprod(_prev)?|posterior_\w+)$": "schedule, computed anew",
@@ -81,54 +81,6 @@ def convert(checkpoint, config, *, ema=False):
                  groups["model.diffusion_model."])
     embedding = _class_embedding(params, groups["cond_stage_model."])
     return Converted(vae, unet, _scheduler(params, state), embedding, tuple(ignored))
-
-
-# -- files -----------------------------------------------------------------------------------------------------------
-
-
-def read_state(checkpoint):
-    """Tensors by key, from a path or a mapping; a training checkpoint's `state_dict` entry is taken out of it."""
-    if not isinstance(checkpoint, Mapping):
-        path = Path(checkpoint)
-        if not path.is_file():
-            raise FileNotFoundError(f"no checkpoint {path}")
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            what = re.search(r"GLOBAL ([\w.]+)", str(error))
-            raise ValueError(
-                f"{path.name} is a pickle that needs more than tensors ({what[1] if what else 'arbitrary objects'}), and "
-                "loading it could run any code; nothing of it was run. The one safe way: once, in an isolated environment "
-                "(a container without network and without your files), load it with weights_only=False, write its "
-                "'state_dict' with safetensors.torch.save_file, and give that .safetensors file here"
-            ) from error
-    state = checkpoint.get("state_dict", checkpoint)
-    strange = [k for k, v in state.items() if not isinstance(v, torch.Tensor)]
-    if strange:
-        raise ValueError(f"the checkpoint holds more than tensors: {_some(strange)}; give its state dict alone")
-    return dict(state)
-
-
-def read_config(config):
-    """The config as a mapping, from a path to its yaml or a mapping."""
-    if isinstance(config, Mapping):
-        return config
-    import yaml
-
-    path = Path(config)
-    if not path.is_file():
-        raise FileNotFoundError(f"no config {path}")
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not yaml: {error}") from error
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path} is not a mapping of settings")
-    return found
 
 
 def _field(mapping, name, where):
@@ -206,7 +158,7 @@ def _class_embedding(params, state):
     shape = tuple(stage["params"][k] for k in ("n_classes", "embed_dim"))
     if weight is None or tuple(weight.shape) != shape:
         raise ValueError(f"class embedding is {None if weight is None else tuple(weight.shape)}, the config says {shape}")
-    return nn.Embedding.from_pretrained(weight.float())  # the last row is the null class
+    return nn.Embedding.from_pretrained(weight.to(torch.float32, copy=True))  # the last row is the null class
 
 
 def _unet(p, state):
@@ -341,5 +293,6 @@ def _load(kind, options, state, what):
     wrong = [f"{k} {tuple(v.shape)} instead of {expected[k]}" for k, v in state.items() if tuple(v.shape) != expected[k]]
     if wrong:
         raise ValueError(f"weights of the {what} have other shapes than the config says: {_some(wrong, 3)}")
-    network.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
+    # copied: kernels round differently on the unaligned memory of a loaded file
+    network.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in state.items()}, assign=True)
     return network

@@ -288,11 +288,11 @@ class LatentDiffusionPrior:
 
         folder = _find(path_or_id)
         index = read_json(folder / "model_index.json")
-        options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}  # the sparing way would need accelerate
+        options = {"low_cpu_mem_usage": False, "use_safetensors": True}  # the sparing way would need accelerate
         if index.get("_class_name") != cls.__name__:
             # a filter of images has no part in this
             unused = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
-            pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **options, **unused)
+            pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **options, **unused)
             prior = cls.from_diffusers(pipeline, classes=classes, prompt=prompt)
             prior.source = str(path_or_id)
             return prior.to(device, dtype)
@@ -305,15 +305,15 @@ class LatentDiffusionPrior:
                 raise ValueError(
                     f"{path_or_id}: model_index.json names {index.get(name)!r} as {name}; expected one of {known[name]}"
                 )
-            how = {} if name == "scheduler" else options | {"use_safetensors": True}
-            parts[name] = getattr(diffusers, index[name]).from_pretrained(folder / name, **how)
+            part = getattr(diffusers, index[name])
+            parts[name] = part.from_pretrained(folder / name, **({} if name == "scheduler" else options))
         embedding = None
         if index.get("conditional"):
             weight = load_file(folder / "class_embedding" / "model.safetensors")["weight"]
-            embedding = nn.Embedding.from_pretrained(weight.to(dtype))
+            embedding = nn.Embedding.from_pretrained(weight.clone())
         prior = cls(parts["vae"], parts.get("unet") or parts.get("transformer"), parts.get("scheduler"), embedding,
                     classes=index.get("classes", ()), null=index.get("null", True), source=str(path_or_id))
-        return prior.to(device=device)
+        return prior.to(device, dtype)
 
 
 def _find(path_or_id):

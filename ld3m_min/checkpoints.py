@@ -1,0 +1,71 @@
+"""Files from elsewhere: weights that are read as tensors or not at all, and yaml settings.
+
+A PyTorch checkpoint is a pickle, and a pickle can run any code when it is loaded. Here none ever does.
+"""
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+
+def read_state(checkpoint):
+    """Tensors by key, from a path or a mapping; a training checkpoint's `state_dict` entry is taken out of it."""
+    if not isinstance(checkpoint, Mapping):
+        path = Path(checkpoint)
+        if not path.is_file():
+            raise FileNotFoundError(f"no checkpoint {path}")
+        checkpoint = _read_file(path)
+    state = checkpoint.get("state_dict", checkpoint)
+    strange = [k for k, v in state.items() if not isinstance(v, torch.Tensor)]
+    if strange:
+        raise ValueError(f"the checkpoint holds more than tensors: {', '.join(map(str, strange[:5]))}; give its state dict alone")
+    return dict(state)
+
+
+def _read_file(path):
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path.name} is not a safetensors file, or damaged: {error}") from error
+    with path.open("rb") as file:
+        start = file.read(8)
+    try:
+        if not start.startswith((b"PK", b"\x80")):
+            raise ValueError(f"it starts with {start!r}, which may be the error page of a download")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        what = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise ValueError(
+            f"{path.name} is a pickle that needs more than tensors ({what[1] if what else 'arbitrary objects'}), and loading "
+            "it could run any code; nothing of it was run. The one safe way: once, in an isolated environment (a container "
+            "without network and without your files), load it with weights_only=False, write its 'state_dict' with "
+            "safetensors.torch.save_file, and give that .safetensors file here"
+        ) from error
+    except (ValueError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path.name} is not a PyTorch checkpoint, or damaged: {error}") from error
+
+
+def read_config(config):
+    """The config as a mapping, from a path to its yaml or a mapping."""
+    if isinstance(config, Mapping):
+        return config
+    import yaml
+
+    path = Path(config)
+    if not path.is_file():
+        raise FileNotFoundError(f"no config {path}")
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not yaml: {error}") from error
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path} is not a mapping of settings")
+    return found
