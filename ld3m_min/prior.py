@@ -120,7 +120,8 @@ class LatentDiffusionPrior:
     def to(self, device=None, dtype=None):
         """Move and cast all networks, in place; returns self."""
         for module in self.modules:
-            module.to(**{k: v for k, v in (("device", device), ("dtype", dtype)) if v is not None})
+            # torch's own: diffusers' warns of casts that cannot matter here
+            nn.Module.to(module, **{k: v for k, v in (("device", device), ("dtype", dtype)) if v is not None})
         return self
 
     @property
