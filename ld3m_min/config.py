@@ -211,7 +211,7 @@ PRESETS = {
                                    max_start_epoch=5, steps=10, lr=0.02, lr_lr=1e-5),
                      checkpoint_every=20),
         EvalConfig(epochs=150, width=32, ema=0.967,
-                   lr={"default": 0.01, "VGG11": 0.002, "ResNet18": 0.03, "ViT": 0.001}),
+                   lr={"default": 0.01, "AlexNet": 0.006, "VGG11": 0.002, "ResNet18": 0.03, "ViT": 0.001}),
         about="digits at 32 px on two CPU cores; widths, epochs, experts and iterations are shrunk",
     ),
     "gpu": Preset(

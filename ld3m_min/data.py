@@ -58,7 +58,9 @@ class ImageDataset:
         return self.images[index.to(self.images.device)].float() / 255
 
     def class_positions(self, label):
-        """Positions of the images of class `label`, (n,)."""
+        """Positions of the images of class `label`, (n,). ValueError where there is no such class."""
+        if int(label) not in self._index:
+            raise ValueError(f"no class {label}: {self.split} has classes 0 to {len(self.classes) - 1}")
         return self._index[int(label)]
 
     def draw_positions(self, label, n, generator):

@@ -21,13 +21,13 @@ from .storage import read_json, write_json
 RATES = {  # a factor of about three apart, around where each loss falls
     ("DC", "pixel"): (0.03, 0.1, 0.3),
     ("DC", "autoencoder"): (0.03, 0.1, 0.3),
-    ("DC", "ld3m"): (0.03, 0.1, 0.3),
+    ("DC", "ld3m"): (0.03, 0.1, 0.3, 1.0),
     ("DM", "pixel"): (0.01, 0.03, 0.1),
     ("DM", "autoencoder"): (0.03, 0.1, 0.3),
     ("DM", "ld3m"): (0.03, 0.1, 0.3),
-    ("MTT", "pixel"): (1.0, 3.0, 10.0),
-    ("MTT", "autoencoder"): (3.0, 10.0, 30.0),
-    ("MTT", "ld3m"): (3.0, 10.0, 30.0),
+    ("MTT", "pixel"): (1.0, 3.0, 10.0, 30.0, 100.0),
+    ("MTT", "autoencoder"): (3.0, 10.0, 30.0, 100.0),
+    ("MTT", "ld3m"): (3.0, 10.0, 30.0, 100.0),
 }
 JUDGES = ("ConvNet", "AlexNet", "VGG11")
 
@@ -57,7 +57,7 @@ def search(name, data, *, records=RECORDS, runs=RUNS, rates=RATES, repeats=1, de
         except FloatingPointError:
             accuracies = None  # diverged: recorded as such
         tried.append({"algorithm": algorithm, "space": space, "lr": lr, "accuracies": accuracies,
-                      "seconds": round(time.monotonic() - began, 1)})
+                      "evaluation_lr": protocol.lr, "seconds": round(time.monotonic() - began, 1)})
         write_json(file, {"schema": 1, "tune": name, "dataset": data.name, "split": "validation", "tries": tried,
                           "environment": environment()})
     return best_rates(tried)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from ..networks import Dropout, functional
 from ..storage import seeded
@@ -41,15 +41,46 @@ def train_student(network, theta, images, labels, lr, batches, augment=None, dra
 
     Arguments as :func:`trajectory_matching_loss`; draws: of the augmentation, one per batch.
     """
+    draws = draws or [None] * len(batches)
 
-    def inner_step(theta, images, lr, index, draw):
-        if not theta.requires_grad:  # the start: a constant, but its gradient is needed
-            theta = theta.detach().requires_grad_()
-        return theta - lr * _inner_gradient(network, theta, images, labels, index, augment, draw, create_graph=True)
+    def gradient(i, theta, images, **options):
+        return _inner_gradient(network, theta, images, labels, batches[i], augment, draws[i], **options)
 
-    for index, draw in zip(batches, draws or [None] * len(batches), strict=True):
-        theta = checkpoint(inner_step, theta, images, lr, index, draw, use_reentrant=False)
-    return theta
+    return _Unrolled.apply(theta, images, torch.as_tensor(lr, dtype=theta.dtype, device=theta.device), gradient, len(batches))
+
+
+class _Unrolled(torch.autograd.Function):
+    """N steps theta_{i+1} = theta_i - lr g_i(theta_i, images), keeping the parameters alone.
+
+    Backward, the adjoint a_i = dL/dtheta_i runs from N to 0: a_i = a_{i+1} - lr (dg_i/dtheta)^T a_{i+1}, and each step
+    adds -lr (dg_i/dimages)^T a_{i+1} to dL/dimages and -<g_i, a_{i+1}> to dL/dlr. One step's graph exists at a time.
+    """
+
+    @staticmethod
+    def forward(ctx, theta, images, lr, gradient, n):
+        thetas = [theta.detach()]
+        for i in range(n):
+            thetas.append(thetas[-1] - lr * gradient(i, thetas[-1].requires_grad_(), images.detach()).detach())
+            thetas[i] = thetas[i].detach()
+        ctx.save_for_backward(images, lr, *thetas[:-1])
+        ctx.gradient = gradient
+        return thetas[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, adjoint):
+        images, lr, *thetas = ctx.saved_tensors
+        grad_images, grad_lr = torch.zeros_like(images), torch.zeros_like(lr)
+        for i in reversed(range(len(thetas))):
+            theta, x = thetas[i].detach().requires_grad_(), images.detach().requires_grad_()
+            with torch.enable_grad():
+                g = ctx.gradient(i, theta, x, create_graph=True)
+                along = g @ adjoint
+            d_theta, d_images = torch.autograd.grad(along, (theta, x))
+            grad_images -= lr * d_images
+            grad_lr -= along.detach()
+            adjoint = adjoint - lr * d_theta
+        return adjoint, grad_images, grad_lr, None, None
 
 
 def approximate_trajectory_gradient(network, theta_start, theta_target, images, labels, lr, steps, *, batch_size=None,
