@@ -343,8 +343,8 @@ assert not any(p.requires_grad for m in prior.modules for p in m.parameters()), 
 #
 # ```{admonition} Solutions
 # :class: dropdown
-# 1. With 2 steps the digits are blurred averages, since each guess has to reach far; with 50 they are about as good as
-#    with 10, at five times the cost. {term}`DDIM` makes few steps possible because each ends where the exact ones would if
+# 1. With 2 steps the strokes are clumsy and some digits come apart, since each guess has to reach far; with 50 they are
+#    nearly those of 10, at five times the cost. {term}`DDIM` makes few steps possible because each ends where the exact ones would if
 #    the guess were right.
 # 2. Anything but the class: the walk flees from it. `SamplerConfig` refuses such scales, so change `guess` and `walk`.
 # 3. Nearly all of $z_t$ is noise then, and $f_\theta = z_t$ would be almost right. What is left to know, the image, has
