@@ -214,7 +214,7 @@ PRESETS = {
                    lr={"default": 0.01, "AlexNet": 0.006, "VGG11": 0.002, "ResNet18": 0.03, "ViT": 0.001}),
         lr={("DC", "pixel"): 0.1, ("DC", "autoencoder"): 0.1, ("DC", "ld3m"): 1.0,
             ("DM", "pixel"): 0.1, ("DM", "autoencoder"): 0.3, ("DM", "ld3m"): 0.1,
-            ("MTT", "pixel"): 30.0, ("MTT", "autoencoder"): 100.0, ("MTT", "ld3m"): 30.0},  # by `tune`, on validation
+            ("MTT", "pixel"): 30.0, ("MTT", "autoencoder"): 30.0, ("MTT", "ld3m"): 30.0},  # by `tune`, on validation
         about="digits at 32 px on two CPU cores; widths, epochs, experts and iterations are shrunk",
     ),
     "gpu": Preset(

@@ -161,17 +161,17 @@ def _restore(learned, sgd, tensors):
 @torch.no_grad()
 def _finish(config, data, prior, space, labels, history):
     pixels = space.images().cpu()
-    # the folder must say all; a prior without a name of its own is saved beside the set by whoever made it
-    source = None if prior is None or config.space == "pixel" else {"source": prior.source or config.prior}
+    used = None if config.space == "pixel" else prior
     recipe = {
         "config": asdict(config),
         "normalisation": {"kind": config.normalisation, "mean": list(data.mean), "std": list(data.std)},
         "data": {"name": data.name, "source": data.source, "size": data.size,
                  "splits": {s: len(data.split(s)) for s in ("train", "validation", "test")}},
-        "prior": source,
+        "prior": used and {"source": used.source or "saved with the set"},
     }
     state = {k: v.cpu() for k, v in space.state().items()}
-    return SyntheticSet(pixels, labels.cpu(), data.classes, state, recipe, tuple(history))
+    own = used if used is not None and used.source is None else None  # the folder must say all
+    return SyntheticSet(pixels, labels.cpu(), data.classes, state, recipe, tuple(history), own)
 
 
 def random_real(config, *, data):

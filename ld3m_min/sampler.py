@@ -152,7 +152,7 @@ def denoise(prior, Z, c, noise, config, *, callback=None, apply=lambda k, functi
     """The loop of :func:`generate_latents`; `apply(k, function, ...)` calls the noise predictor of step k, so that
     `backprop` can recompute some of the steps instead of storing them."""
     ts = timesteps(config.steps, prior.train_steps)  # refuses an autoencoder alone
-    _check(prior, Z, c, noise, config)
+    check_codes(prior, Z, c, noise, config)
     n, residual = len(ts), config.residual
     alpha_bar = [float(prior.alpha_bar[t]) for t in ts]
     alpha_bar_previous = [float(prior.alpha_bar[0]), *alpha_bar[:-1]]
@@ -197,7 +197,8 @@ def ancestral_noise(noise, n):
     return [torch.stack(d).to(noise) for d in draws]
 
 
-def _check(prior, Z, c, noise, config):
+def check_codes(prior, Z, c, noise, config):
+    """Refuse codes and settings that do not fit the prior; ValueError says which, and what would fit."""
     if Z.dim() != 4 or Z.shape[1] != prior.latent_channels:
         raise ValueError(f"Z is {tuple(Z.shape)}, but the prior's latents are (B, {prior.latent_channels}, h, w)")
     if noise.shape != Z.shape:

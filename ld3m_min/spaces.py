@@ -15,7 +15,7 @@ from safetensors.torch import load as load_safetensors
 
 from .backprop import ONE_PASS, Plan, decode_with_plan, generate_with_plan
 from .prior import LatentDiffusionPrior
-from .sampler import Residual, SamplerConfig
+from .sampler import Residual, SamplerConfig, check_codes, timesteps
 from .storage import read_json, seeded, to_bytes, write_bytes, write_json
 
 
@@ -124,6 +124,8 @@ def build_space(config, images, labels, prior=None):
         raise ValueError(f"the data has {int(labels.max()) + 1} classes, the prior only {len(prior.classes)}")
     c = prior.class_conditioning(labels).clone() if prior.conditional else None
     noise = forward_noise(Z.shape, config.seed).to(Z)
+    timesteps(config.sampler.steps, prior.train_steps)
+    check_codes(prior, Z, c, noise, config.sampler)  # now, not when the experts have been trained
     return LD3MSpace(
         prior, Z, c, noise, config.sampler, plan=config.plan, learn_z=config.learn_z, learn_c=config.learn_c
     )
@@ -141,7 +143,8 @@ class SyntheticSet:
     Attributes:
         pixels: (B, 3, H, W) float32 in [0, 1], what `images()` returns. labels: (B,) int64. classes: names.
         state: the learned codes and constants, name -> tensor. recipe: JSON-able: configuration, normalisation, prior.
-        history: one dict per iteration (loss, gradient norms). skipped: iterations left out as non-finite.
+        history: one dict per iteration (loss, gradient norms; "skipped" where it was not finite).
+        prior: what decodes the codes, where it has no name, folder or hub id of its own: then it is saved with the set.
     """
 
     pixels: torch.Tensor
@@ -150,6 +153,7 @@ class SyntheticSet:
     state: dict[str, torch.Tensor] = field(default_factory=dict)
     recipe: dict = field(default_factory=dict)
     history: tuple[dict, ...] = ()
+    prior: object = None
 
     def images(self):
         """(B, 3, H, W) in [0, 1]."""
@@ -166,7 +170,7 @@ class SyntheticSet:
         config = self.recipe["config"]
         if config["space"] == "pixel":
             return self.state["pixels"]
-        prior = prior or LatentDiffusionPrior.from_pretrained(self.recipe["prior"]["source"])
+        prior = prior or self.prior or LatentDiffusionPrior.from_pretrained(self.recipe["prior"]["source"])
         if config["space"] == "autoencoder":
             return prior.decode(self.state["Z"])
         values = dict(config["sampler"])
@@ -188,6 +192,8 @@ class SyntheticSet:
             array = (image.permute(1, 2, 0).cpu() * 255).round().to(torch.uint8).numpy()
             Image.fromarray(array).save(folder / place)
             lines.append(json.dumps({"file_name": place.as_posix(), "label": label, "class": self.classes[label]}))
+        if self.prior is not None:
+            self.prior.save_pretrained(folder / "prior")
         write_bytes(folder / "metadata.jsonl", ("\n".join(lines) + "\n").encode())
         write_bytes(folder / "README.md", self._card().encode())
         write_bytes(folder / "set.safetensors", data)
@@ -220,7 +226,9 @@ class SyntheticSet:
             reach = f"{int(labels.min())} to {int(labels.max())}"
             raise ValueError(f"{folder}: labels reach from {reach}, but there are {len(classes)} classes")
         state = {k.removeprefix("state."): v for k, v in tensors.items()}
-        return cls(images, labels, classes, state, index["recipe"], tuple(index["history"]))
+        own = (folder / "prior" / "model_index.json").exists()
+        prior = LatentDiffusionPrior.from_pretrained(folder / "prior") if own else None
+        return cls(images, labels, classes, state, index["recipe"], tuple(index["history"]), prior)
 
     def _card(self):
         c, n = self.recipe["config"], self.recipe["normalisation"]

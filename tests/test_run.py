@@ -77,6 +77,7 @@ def test_the_set_is_one_sample_everywhere(digits, tiny_prior, experts, tmp_path)
     assert torch.equal(made.regenerate(tiny_prior), made.images())
     again = SyntheticSet.load(tmp_path / "set")
     assert torch.equal(again.images(), made.images()) and torch.equal(again.labels, made.labels)
+    assert (tmp_path / "set" / "prior").is_dir() and torch.equal(again.regenerate(), made.images())  # it has no other home
     assert again.recipe == made.recipe and again.classes == made.classes and again.history == made.history
     assert torch.equal(again.regenerate(tiny_prior), made.images())
 
