@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from .augment import DSA
 from .config import ARCHITECTURES, EvalConfig
 from .networks import NETWORKS, build_network
+from .progress import bar
 from .storage import seeded
 
 
@@ -131,7 +131,7 @@ def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(
     images, held = data.with_normalisation(kind).normalise(images, synthetic=True), data.split(config.split)
     test_images, test_labels = data.normalise(held.float()), held.labels
     found = {a: [] for a in architectures}
-    with tqdm(total=len(found) * config.repeats, desc="evaluate", disable=not progress, leave=False) as bar:
+    with bar(total=len(found) * config.repeats, desc="evaluate", show=progress) as shown:
         for a in found:
             lr = config.lr.get(a, config.lr["default"])
             for repeat in range(config.repeats):
@@ -140,5 +140,5 @@ def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(
                 generator = seeded(seed, "evaluation training", a, repeat)
                 train_network(network, images, labels, config, lr, generator)
                 found[a].append(accuracy(network, test_images, test_labels))
-                bar.update()
+                shown.update()
     return EvalResult({a: tuple(v) for a, v in found.items()}, config.split)

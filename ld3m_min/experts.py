@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from tqdm import tqdm
 
 from .augment import DSA
 from .networks import build_network, flat_parameters
+from .progress import bar
 from .storage import config_difference, locked, read_json, seeded, to_bytes, write_bytes, write_json
 
 
@@ -110,7 +110,7 @@ def train_experts(config, data, folder, *, device="cpu", progress=True):
             if difference:
                 raise ValueError(f"{folder} holds other experts; use another folder:\n  " + "\n  ".join(difference))
         missing = [i for i in range(need["experts"]) if not (folder / f"expert-{i:05d}.safetensors").exists()]
-        for which in tqdm(missing, desc="experts", disable=not progress, leave=False):
+        for which in bar(missing, desc="experts", show=progress):
             theta = train_expert(config, data, which, device=device)
             write_bytes(folder / f"expert-{which:05d}.safetensors", to_bytes({"theta": theta}))
         write_json(folder / "experts.json", need)

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from .progress import bar
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 CLUTTER = ("thumbs.db", "desktop.ini")  # what file managers leave in every folder
@@ -214,8 +216,6 @@ def _begin(target):
 
 def _decoded(files, size, name, progress, workers):
     """The images in order; after the last, one error for all that failed."""
-    from tqdm import tqdm
-
     def job(file):
         try:
             return read_image(file, size)
@@ -225,8 +225,7 @@ def _decoded(files, size, name, progress, workers):
     bad = []
     pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
     try:
-        quiet = {} if progress else {"disable": True}  # left out where not needed, so that TQDM_DISABLE holds
-        for result in tqdm(pool.map(job, files), f"decoding {name}", len(files), unit="image", leave=False, **quiet):
+        for result in bar(pool.map(job, files), desc=f"decoding {name}", total=len(files), unit="image", show=progress):
             if isinstance(result, ValueError):
                 bad.append(str(result))
             elif not bad:  # after a failure only names are gathered

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from tqdm import trange
 
 from .distillers import DISTILLERS
 from .experts import train_experts
 from .prior import LatentDiffusionPrior
+from .progress import bar
 from .spaces import SyntheticSet, build_space, draw_initial_images, forward_noise
 from .storage import load_checkpoint, locked, save_checkpoint
 
@@ -95,9 +95,9 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
             save_checkpoint(out / "checkpoints", step, tensors, config=asdict(config), notes={"history": history})
 
     misses = 0
-    bar = trange(start, config.iterations, initial=start, total=config.iterations,
-                 desc=f"{config.algorithm} {config.space}", disable=not progress, leave=False)
-    for it in bar:
+    shown = bar(range(start, config.iterations), initial=start, total=config.iterations,
+                desc=f"{config.algorithm} {config.space}", show=progress)
+    for it in shown:
         loss, norms = _gradients(config, space, distiller, learned, labels, it)
         finite = all(torch.isfinite(torch.tensor([loss, *norms.values()])).tolist())
         entry = {"iteration": it, "loss": loss, **{f"grad_{k.split('.')[-1]}": v for k, v in norms.items()}}
@@ -112,7 +112,7 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
             misses += 1
             entry = {"iteration": it, "skipped": True}
         history.append(entry)
-        bar.set_postfix(loss=f"{loss:.4g}", skipped=sum("skipped" in h for h in history))
+        shown.set_postfix(loss=f"{loss:.4g}", skipped=sum("skipped" in h for h in history))
         if misses >= config.patience:
             save(it + 1)
             kept = f"the last good state is in {out}" if out else "give `out` to keep the last good state"

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import trange
 
 from .prior import LatentDiffusionPrior, ldm_scheduler
+from .progress import bar
 from .sampler import NO_RESIDUAL, SamplerConfig, generate
 from .storage import load_checkpoint, locked, save_checkpoint, seeded
 
@@ -186,8 +186,8 @@ def _fit(modules, loss_of, folder, *, steps, lr, config, device, progress, deadl
             tensors |= {f"{s}.{k}": adam.state[p][s] for s in ("exp_avg", "exp_avg_sq")}
         save_checkpoint(folder, step, tensors, config=asdict(config))
 
-    bar = trange(start, steps, initial=start, total=steps, desc=name, disable=not progress)
-    for step in bar:
+    shown = bar(range(start, steps), initial=start, total=steps, desc=name, show=progress)
+    for step in shown:
         for group in adam.param_groups:
             group["lr"] = lr * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2) * min(1, (step + 1) / 100)
         loss = loss_of(step)
@@ -202,7 +202,7 @@ def _fit(modules, loss_of, folder, *, steps, lr, config, device, progress, deadl
             for k, p in params.items():
                 average[k].lerp_(p, 1 - decay)
         if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.4f}")
+            shown.set_postfix(loss=f"{loss.item():.4f}")
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == steps:
             save(step + 1)
         elif time.monotonic() > deadline:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
 from .config import ALGORITHMS, SPACES, eval_preset, preset
 from .evaluate import evaluate
 from .experts import experts_name, train_experts
 from .prior import LatentDiffusionPrior
+from .progress import bar
 from .results import RECORDS, RUNS, environment
 from .run import distil
 from .storage import read_json, write_json
@@ -43,7 +42,7 @@ def search(name, data, *, records=RECORDS, runs=RUNS, rates=RATES, repeats=1, de
     done = {(t["algorithm"], t["space"], t["lr"]) for t in tried}
     todo = [(a, s, lr) for a in ALGORITHMS for s in SPACES for lr in rates.get((a, s), ()) if (a, s, lr) not in done]
     protocol, prior = eval_preset(name, split="validation", repeats=repeats), None
-    for algorithm, space, lr in tqdm(todo, desc="tries", disable=not progress):
+    for algorithm, space, lr in bar(todo, desc="tries", show=progress):
         config, experts = preset(name, algorithm=algorithm, space=space, dataset=data.name, lr=lr), None
         if algorithm == "MTT":
             experts = train_experts(config, data, Path(runs) / experts_name(config, data), device=device, progress=progress)

@@ -61,7 +61,7 @@ images = data.test.float()[:10]
 Z = prior.encode(images)
 print("image", tuple(images.shape), "latent", tuple(Z.shape), "class code", tuple(prior.class_conditioning(data.test.labels[:10]).shape))
 assert (prior.decode(Z) - images).square().mean() < 1e-3, "the autoencoder loses too much"
-viz.image_grid(torch.cat([images, prior.decode(Z)]), row_labels=["real", "decoded"]);
+fig = viz.image_grid(torch.cat([images, prior.decode(Z)]), row_labels=["real", "decoded"]);
 
 # %% [markdown]
 # ## Distil
@@ -90,7 +90,7 @@ assert all(h["grad_Z"] > 0 and h["grad_c"] > 0 for h in distilled.history), "a g
 # %%
 before = random_real(cfg, data=data)
 middle = seen[cfg.iterations // 2]
-viz.image_grid(torch.cat([before.images(), middle, distilled.images()]), row_labels=["before", "half-way", "after"],
+fig = viz.image_grid(torch.cat([before.images(), middle, distilled.images()]), row_labels=["before", "half-way", "after"],
                titles=list(data.classes));
 
 # %% [markdown]
@@ -98,7 +98,7 @@ viz.image_grid(torch.cat([before.images(), middle, distilled.images()]), row_lab
 # handwriting: each stands for the mean of its class, as random networks see it.
 
 # %%
-viz.curve([h["loss"] for h in distilled.history], "distance of mean embeddings");
+fig = viz.curve([h["loss"] for h in distilled.history], "distance of mean embeddings");
 
 # %% [markdown]
 # ## Judge it
@@ -121,7 +121,7 @@ rows = {n: {**{a: 100 * r.mean(a) for a in r.accuracies}, "unseen": 100 * r.mean
 pd.DataFrame(rows).T.round(1)
 
 # %% tags=["nbval-ignore-output"]
-viz.accuracy_bars(results, chance=0.1);
+fig = viz.accuracy_bars(results, chance=0.1);
 
 # %% [markdown]
 # ```{admonition} How to read it
