@@ -118,7 +118,7 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
 
     The random baseline draws other real images for each repeat, so that its spread is that of the choice as well.
     """
-    config, protocol = cell.config(), eval_preset(cell.preset)
+    config, protocol = cell.config(), eval_preset(cell.preset, ipc=cell.ipc)
     began = time.monotonic()
     if cell.space == "random":
         draws = [replace(config, seed=cell.seed + r) for r in range(protocol.repeats)]
