@@ -68,7 +68,8 @@ def evaluate(
     synthetic = SyntheticSet.load(folder)
     data = load_data(dataset, path=data_path, split=data_split, size=synthetic.images().shape[-1]).to(device)
     changes = {"split": split} | ({"repeats": repeats} if repeats else {})
-    result = run(synthetic, data, architectures, config=settings.eval_preset(preset, ipc=synthetic.ipc, **changes), seed=seed, progress=True)
+    protocol = settings.eval_preset(preset, ipc=synthetic.ipc, **changes)
+    result = run(synthetic, data, architectures, config=protocol, seed=seed, progress=True)
     for a in result.accuracies:
         low, high = result.confidence_interval(a)
         print(f"{a:10s} {100 * result.mean(a):5.1f} %   95 % interval {100 * low:.1f} to {100 * high:.1f}")
