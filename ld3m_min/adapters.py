@@ -165,4 +165,4 @@ def redrawn(module, generator):
         torch.random.default_generator.set_state(torch.Generator().manual_seed(seed).get_state())
         new = type(module).from_config(module.config)
     like = next(module.parameters())
-    return new.to(like.device, like.dtype)
+    return torch.nn.Module.to(new, like.device, like.dtype)  # diffusers' own `to` warns of a cast

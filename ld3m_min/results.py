@@ -25,6 +25,7 @@ from .prior import LatentDiffusionPrior
 from .run import distil
 from .spaces import SyntheticSet
 from .storage import read_json, write_json
+from .viz import save_strip
 
 RECORDS = Path("book/_data/records")
 PAPER = Path("book/_data/paper")
@@ -114,7 +115,7 @@ def peak_memory():
 
 
 def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="cpu", progress=True, architectures=ARCHITECTURES):
-    """Distil and evaluate one cell and write its record; a stopped run goes on where it was.
+    """Distil and evaluate one cell and write its record, with a picture of the set; a stopped run goes on where it was.
 
     The random baseline draws other real images for each repeat, so that its spread is that of the choice as well.
     """
@@ -153,6 +154,8 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
         "peak_memory_bytes": peak_memory(),
         "environment": environment(),
     }
+    Path(records).mkdir(parents=True, exist_ok=True)
+    save_strip(sets[0].images(), Path(records) / f"{cell.name}.png")
     write_json(Path(records) / f"{cell.name}.json", record)
     return record
 

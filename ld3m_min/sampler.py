@@ -189,9 +189,10 @@ def ancestral_noise(noise, n):
     """The noise of each of n ancestral steps (eta > 0), list of (B, c, h, w), derived from the forward noise.
 
     Each image's comes from a generator seeded by its own forward noise: so it belongs to the synthetic set as the
-    forward noise does, needs no storage, and does not depend on how images are batched.
+    forward noise does, needs no storage, and does not depend on how images are batched. The signs are what is hashed:
+    the last bits of a normal draw differ between machines.
     """
-    seeds = [zlib.crc32(x.detach().float().cpu().contiguous().numpy().tobytes()) for x in noise]
+    seeds = [zlib.crc32((x.detach().cpu() > 0).numpy().tobytes()) for x in noise]
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     draws = [[torch.randn(noise.shape[1:], generator=g) for g in generators] for _ in range(n)]
     return [torch.stack(d).to(noise) for d in draws]

@@ -69,3 +69,12 @@ def accuracy_bars(results, chance=None):
     axis.grid(axis="y", alpha=0.3)
     figure.tight_layout()
     return figure
+
+
+def save_strip(images, path, columns=10):
+    """Write images (B, 3, H, W) in [0, 1] as one PNG at their own size, `columns` in a row."""
+    from PIL import Image
+
+    x = (images.detach().cpu().clamp(0, 1) * 255).round().byte()
+    rows = [np.concatenate(list(row.permute(0, 2, 3, 1).numpy()), axis=1) for row in x.split(columns)]
+    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
