@@ -180,7 +180,7 @@ class EvalConfig:
 class Preset:
     """A named size of every experiment: the distillation, its learning rates per (algorithm, space), the evaluation.
 
-    `iterations` and `lr` are looked up by (algorithm, space), then by algorithm, then taken from `distil`.
+    `iterations` and `lr` are looked up by (algorithm, space, IPC), (algorithm, space), algorithm, then taken from `distil`.
     `evaluation_at` holds what changes in the evaluation at some IPC.
     """
 
@@ -216,7 +216,9 @@ PRESETS = {
                    lr={"default": 0.01, "AlexNet": 0.006, "VGG11": 0.002, "ResNet18": 0.03, "ViT": 0.001}),
         lr={("DC", "pixel"): 0.1, ("DC", "autoencoder"): 0.1, ("DC", "ld3m"): 1.0,
             ("DM", "pixel"): 0.1, ("DM", "autoencoder"): 0.3, ("DM", "ld3m"): 0.1,
-            ("MTT", "pixel"): 30.0, ("MTT", "autoencoder"): 30.0, ("MTT", "ld3m"): 30.0},  # by `tune`, on validation
+            ("MTT", "pixel"): 30.0, ("MTT", "autoencoder"): 30.0, ("MTT", "ld3m"): 30.0,  # by `tune`, on validation
+            # DM matches means: each of ten images gets a tenth of the gradient, so its rate is ten times that of one
+            ("DM", "pixel", 10): 1.0, ("DM", "autoencoder", 10): 3.0, ("DM", "ld3m", 10): 1.0},
         evaluation_at={10: {"epochs": 60, "batch": 50, "ema": 0.917}},
         about="digits at 32 px on two CPU cores; widths, epochs, experts and iterations are shrunk",
     ),
@@ -258,7 +260,7 @@ def preset(name, *, algorithm="DM", space="ld3m", **overrides):
         raise ValueError(f"unknown setting {', '.join(unknown)}; DistilConfig has {', '.join(sorted(known))}")
     values = {"algorithm": algorithm, "space": space}
     for field_name, table in (("lr", chosen.lr), ("iterations", chosen.iterations)):
-        for key in ((algorithm, space), algorithm):
+        for key in ((algorithm, space, overrides.get("ipc", 1)), (algorithm, space), algorithm):
             if key in table:
                 values[field_name] = table[key]
                 break
