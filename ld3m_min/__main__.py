@@ -20,13 +20,15 @@ def distil(
     preset: str = "cpu",
     algorithm: Literal["DC", "DM", "MTT"] = "DM",
     space: Literal["pixel", "autoencoder", "ld3m"] = "ld3m",
-    dataset: str = "digits",
+    dataset: str | None = None,
     ipc: int = 1,
     size: int | None = None,
     iterations: int | None = None,
     lr: float | None = None,
     prior: str | None = None,
     seed: int = 0,
+    plan: Literal["one-pass", "per-step", "two-pass"] | None = None,
+    experts: Path | None = None,
     out: Path = Path("runs/distil"),
     data_path: DataPath = None,
     split: Split = None,
@@ -34,17 +36,22 @@ def distil(
 ) -> None:
     """Distil a data set ("digits", "imagenette", ..., or a folder with one subfolder of images per class) into `out`/set.
 
-    Stopped, it goes on from its last checkpoint when started again with the same arguments.
+    `dataset` defaults to the preset's. MTT's experts are those in `experts`, by default where `ld3m_min experts` puts
+    them; missing ones are trained. Stopped, it goes on from its last checkpoint when started again with the same arguments.
     """
+    from .backprop import PLANS
     from .data import load_data
+    from .experts import experts_name, train_experts
     from .run import distil as run
 
-    given = {"size": size, "iterations": iterations, "lr": lr, "prior": prior}
+    given = {"size": size, "iterations": iterations, "lr": lr, "prior": prior, "plan": plan and PLANS[plan]}
     overrides = {k: v for k, v in given.items() if v is not None}
     config = settings.preset(preset, algorithm=algorithm, space=space, ipc=ipc, seed=seed, **overrides)
-    data = load_data(dataset, path=data_path, split=split, size=config.size)
-    config = settings.replace(config, dataset=data.name)
-    run(config, data=data, out=out, device=device)
+    data = load_data(dataset or config.dataset, path=data_path, split=split, size=config.size)
+    buffer = None
+    if algorithm == "MTT":
+        buffer = train_experts(config, data, experts or Path("runs") / experts_name(config, data), device=device)
+    run(config, data=data, out=out, experts=buffer, device=device)
     print(f"{len(data.classes) * ipc} images in {out / 'set'}")
 
 
@@ -80,6 +87,7 @@ def experts(
     preset: str = "cpu",
     dataset: str = "digits",
     size: int | None = None,
+    seed: int = 0,
     out: Path | None = None,
     data_path: DataPath = None,
     split: Split = None,
@@ -89,7 +97,7 @@ def experts(
     from .data import load_data
     from .experts import experts_name, train_experts
 
-    config = settings.preset(preset, algorithm="MTT", **({"size": size} if size else {}))
+    config = settings.preset(preset, algorithm="MTT", seed=seed, **({"size": size} if size else {}))
     data = load_data(dataset, path=data_path, split=split, size=config.size)
     folder = out or Path("runs") / experts_name(config, data)
     buffer = train_experts(config, data, folder, device=device)
@@ -122,7 +130,7 @@ def train_prior(
     prior.save_pretrained(out / "model")
     write_card(out / "model", config, data, prior, quality)
     record = {"schema": 1, "prior": preset, "config": asdict(config), "quality": asdict(quality), "seconds": seconds,
-              "environment": environment()}
+              "environment": environment(device)}
     write_json(records / f"prior-{preset}-seed{seed}.json", record)
     print("\n".join(f"{k}: {v}" for k, v in asdict(quality).items()))
     print(f"prior in {out / 'model'}")
@@ -158,24 +166,27 @@ def tune(preset: str = "cpu", dataset: str = "digits", repeats: int = 1, device:
         print(f"{algorithm:4s} {space:12s} lr = {lr:g}")
 
 
-def plan(preset: str = "cpu", ipc: int = 1) -> None:
-    """Measure each memory plan on one generation with gradients, for the preset's prior and size."""
+def plan(preset: str = "cpu", ipc: int = 1, size: int | None = None, prior: str | None = None, device: Device = "cpu") -> None:
+    """Measure each memory plan on one generation with gradients, for the preset's prior and size, or those given."""
     from .backprop import compare_plans
 
-    config = settings.preset(preset, ipc=ipc)
-    for row in compare_plans(config):
+    given = {k: v for k, v in {"size": size, "prior": prior}.items() if v is not None}
+    for row in compare_plans(settings.preset(preset, ipc=ipc, **given), device=device):
         print(f"{row.name:10s} {row.seconds:7.3f} s   {row.saved_bytes / 2**20:8.1f} MiB kept for the backward pass")
 
 
 def main() -> None:
-    """Entry point; a mistake in the arguments or the data ends in one line and exit code 2."""
+    """Entry point; a mistake in the arguments or the data ends in one line and exit code 2, Ctrl-C in 130."""
     commands = {"distil": distil, "evaluate": evaluate, "experts": experts, "train-prior": train_prior, "tune": tune,
                 "table": table, "plan": plan}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="ld3m_min", description=__doc__)
-    except (ValueError, FileNotFoundError, TimeoutError, FloatingPointError, RuntimeError, OSError) as error:
+    except (ValueError, FloatingPointError, RuntimeError, OSError) as error:
         print(f"ld3m_min: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("ld3m_min: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -90,16 +90,16 @@ class PlanCost:
     saved_bytes: int
 
 
-def compare_plans(config, prior=None):
+def compare_plans(config, prior=None, device="cpu"):
     """Measure every plan of `PLANS` on one forward and backward pass of the generator at `config`'s size and IPC."""
     import time
 
     from .prior import LatentDiffusionPrior
 
-    prior = prior or LatentDiffusionPrior.from_pretrained(config.prior)
+    prior = (prior or LatentDiffusionPrior.from_pretrained(config.prior)).to(device)
     n, side = config.ipc * max(1, len(prior.classes)), config.size // prior.factor
     generator = torch.Generator().manual_seed(config.seed)
-    Z, noise = (torch.randn((n, prior.latent_channels, side, side), generator=generator) for _ in range(2))
+    Z, noise = (torch.randn((n, prior.latent_channels, side, side), generator=generator).to(device) for _ in range(2))
     c = prior.class_conditioning(torch.arange(n) % max(1, len(prior.classes))).clone() if prior.conditional else None
     rows = []
     for name, plan in PLANS.items():

@@ -138,8 +138,8 @@ class DistilConfig:
         _choose("normalisation", self.normalisation, NORMALISATIONS)
         _positive(self, "size", "ipc", "batch_real", "patience", "checkpoint_every")
         _positive(self, "iterations", least=0)
-        if not self.lr > 0:
-            raise ValueError(f"lr must be positive, not {self.lr!r}")
+        if isinstance(self.lr, bool) or not isinstance(self.lr, (int, float)) or not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr must be positive and finite, not {self.lr!r}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must lie in [0, 1), not {self.momentum!r}")
         DSA(self.dsa)  # an unknown operation is an error here, not at the first iteration
@@ -181,13 +181,14 @@ class Preset:
     """A named size of every experiment: the distillation, its learning rates per (algorithm, space), the evaluation.
 
     `iterations` and `lr` are looked up by (algorithm, space, IPC), (algorithm, space), algorithm, then taken from `distil`.
-    `evaluation_at` holds what changes in the evaluation at some IPC.
+    `distil_at` holds what changes in the distillation at some image size, `evaluation_at` in the evaluation at some IPC.
     """
 
     distil: DistilConfig
     evaluation: EvalConfig
     lr: dict = field(default_factory=dict)
     iterations: dict = field(default_factory=dict)
+    distil_at: dict = field(default_factory=dict)
     evaluation_at: dict = field(default_factory=dict)
     about: str = ""
 
@@ -196,6 +197,7 @@ _PAPER = Preset(
     DistilConfig(dataset="imagenette", size=128, iterations=5000, prior="cin256-v2"),
     EvalConfig(),
     lr={"DC": 1e-3, "DM": 1e-2, "MTT": 10.0},
+    distil_at={256: {"iterations": 10000, "sampler": SamplerConfig(steps=20)}},
     about="the paper's supplement: 128 px, T = 10, 5,000 iterations, 5,000 experts",
 )
 PRESETS = {
@@ -264,7 +266,8 @@ def preset(name, *, algorithm="DM", space="ld3m", **overrides):
             if key in table:
                 values[field_name] = table[key]
                 break
-    return replace(chosen.distil, **values | overrides)
+    at_size = chosen.distil_at.get(overrides.get("size", chosen.distil.size), {})
+    return replace(chosen.distil, **values | at_size | overrides)
 
 
 def eval_preset(name, *, ipc=1, **overrides):

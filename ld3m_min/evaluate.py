@@ -99,11 +99,13 @@ def train_network(network, images, labels, config, lr, generator):
 
 
 @torch.no_grad()
-def accuracy(network, images, labels, batch=256):
-    """Fraction of (N, 3, H, W) normalised images that `network` labels rightly."""
+def accuracy(network, held, normalise, batch=256):
+    """Fraction of an :class:`~ld3m_min.data.ImageDataset` that `network` labels rightly; one batch at a time is float."""
     network.eval()
-    right = sum((network(x).argmax(1) == y).sum().item() for x, y in zip(images.split(batch), labels.split(batch), strict=True))
-    return right / len(labels)
+    right = 0
+    for index in torch.arange(len(held)).split(batch):
+        right += (network(normalise(held.take(index))).argmax(1) == held.labels[index]).sum().item()
+    return right / len(held)
 
 
 def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(), seed=0, progress=False):  # noqa: B008
@@ -127,9 +129,12 @@ def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(
     if images.shape[-1] != data.size or int(labels.max()) >= len(data.classes):
         raise ValueError(f"the set has {images.shape[-1]} px and labels up to {int(labels.max())}; "
                          f"the data has {data.size} px and {len(data.classes)} classes")
-    kind = getattr(synthetic, "recipe", {}).get("normalisation", {}).get("kind", "shared")
+    recipe = getattr(synthetic, "recipe", {})
+    kind = recipe.get("normalisation", {}).get("kind", "shared")
+    known = tuple(getattr(synthetic, "classes", data.classes))
+    if known != tuple(data.classes):
+        raise ValueError(f"the set has classes {', '.join(known[:5])}, ..., the data {', '.join(data.classes[:5])}, ...")
     images, held = data.with_normalisation(kind).normalise(images, synthetic=True), data.split(config.split)
-    test_images, test_labels = data.normalise(held.float()), held.labels
     found = {a: [] for a in architectures}
     with bar(total=len(found) * config.repeats, desc="evaluate", show=progress) as shown:
         for a in found:
@@ -139,6 +144,7 @@ def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(
                                         generator=seeded(seed, "evaluation network", a, repeat)).to(device)
                 generator = seeded(seed, "evaluation training", a, repeat)
                 train_network(network, images, labels, config, lr, generator)
-                found[a].append(accuracy(network, test_images, test_labels))
+                found[a].append(accuracy(network, held, data.normalise))
                 shown.update()
-    return EvalResult({a: tuple(v) for a, v in found.items()}, config.split)
+    distiller = recipe.get("config", {}).get("network", {}).get("name", "ConvNet")
+    return EvalResult({a: tuple(v) for a, v in found.items()}, config.split, distiller)

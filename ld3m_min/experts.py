@@ -109,11 +109,11 @@ def train_experts(config, data, folder, *, device="cpu", progress=True):
             difference = config_difference(ExpertBuffer.open(folder).description, need)
             if difference:
                 raise ValueError(f"{folder} holds other experts; use another folder:\n  " + "\n  ".join(difference))
+        write_json(folder / "experts.json", need)  # first: what is begun here is never finished as something else
         missing = [i for i in range(need["experts"]) if not (folder / f"expert-{i:05d}.safetensors").exists()]
         for which in bar(missing, desc="experts", show=progress):
             theta = train_expert(config, data, which, device=device)
             write_bytes(folder / f"expert-{which:05d}.safetensors", to_bytes({"theta": theta}))
-        write_json(folder / "experts.json", need)
     return ExpertBuffer.open(folder)
 
 

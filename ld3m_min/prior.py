@@ -196,7 +196,9 @@ class LatentDiffusionPrior:
             raise ValueError(f"{len(ids)} classes, but {len(names)} names")
         rows = [*ids, self.class_embedding.num_embeddings - 1][: len(ids) + self.has_null]
         table = nn.Embedding.from_pretrained(self.class_embedding.weight[rows].clone())
-        return self._like(class_embedding=table, classes=names)
+        new = self._like(class_embedding=table, classes=names)
+        new.source = self.source  # c is stored with a set, and the null class is the same: this source decodes it
+        return new
 
     def randomised(self, kind, generator, *, autoencoder=False):
         """A new prior whose denoiser knows nothing: what the paper's row "Random" stands for (table 3).
@@ -334,5 +336,6 @@ def _find(path_or_id):
         shipped = sorted(p.name for p in SHIPPED.iterdir() if p.is_dir()) if SHIPPED.is_dir() else []
         raise FileNotFoundError(
             f"no prior {str(path_or_id)!r}: it is neither shipped ({', '.join(shipped)}), nor a folder here, "
-            f"nor to be had from the hub ({type(error).__name__})"
+            f"nor to be had from the hub ({type(error).__name__}). A released checkpoint becomes a folder by "
+            "LatentDiffusionPrior.from_compvis(checkpoint, yaml).save_pretrained(folder); then give that folder"
         ) from error

@@ -82,8 +82,8 @@ def grid(name="digits"):
     return GRIDS[name]
 
 
-def environment():
-    """What a number was measured with: versions, device, commit."""
+def environment(device="cpu"):
+    """What a number was measured with on `device`: versions, device, commit."""
     def git(*words):
         try:
             done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)  # noqa: S603, S607
@@ -91,9 +91,9 @@ def environment():
             return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    on_gpu = torch.device(device).type == "cuda"
     return {
-        "device": device,
+        "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "ld3m_min": __version__,
@@ -102,10 +102,10 @@ def environment():
     }
 
 
-def peak_memory():
-    """Largest memory so far, bytes: of the process on a CPU, of the allocator on a GPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+def peak_memory(device="cpu"):
+    """Largest memory so far, bytes: of the allocator on a GPU, else of the whole process."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
         return None
     import resource  # not on Windows, where psutil would be needed
@@ -120,21 +120,25 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
     The random baseline draws other real images for each repeat, so that its spread is that of the choice as well.
     """
     config, protocol = cell.config(), eval_preset(cell.preset, ipc=cell.ipc)
+    data, training = data.to(device), 0.0
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     began = time.monotonic()
     if cell.space == "random":
         draws = [replace(config, seed=cell.seed + r) for r in range(protocol.repeats)]
-        sets = [distil(c, data=data, progress=False) for c in draws]
+        sets = [distil(c, data=data, device=device, progress=False) for c in draws]
         history = []
     else:
         experts = None
         if cell.algorithm == "MTT":
             folder = Path(runs) / experts_name(config, data)
             experts = train_experts(config, data, folder, device=device, progress=progress)
-        began = time.monotonic()
+        training = time.monotonic() - began
         made = distil(config, data=data, prior=prior, out=Path(runs) / cell.name, experts=experts, device=device,
                       progress=progress)
         sets, history = [made], made.history
-    distilled = time.monotonic()
+    judged = time.monotonic()
+    took = sets[0].recipe["seconds"] if cell.space != "random" else judged - began  # over all its resumptions
     if cell.space == "random":
         one = replace(protocol, repeats=1)
         parts = [evaluate(s, data, architectures, config=one, seed=r) for r, s in enumerate(sets)]
@@ -150,9 +154,9 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
         "accuracies": {k: list(v) for k, v in result.accuracies.items()},
         "data": sets[0].recipe["data"],
         "loss": [h.get("loss") for h in history],
-        "seconds": {"distil": round(distilled - began, 2), "evaluate": round(time.monotonic() - distilled, 2)},
-        "peak_memory_bytes": peak_memory(),
-        "environment": environment(),
+        "seconds": {"experts": round(training, 2), "distil": round(took, 2), "evaluate": round(time.monotonic() - judged, 2)},
+        "peak_memory_bytes": peak_memory(device),
+        "environment": environment(device),
     }
     Path(records).mkdir(parents=True, exist_ok=True)
     save_strip(sets[0].images(), Path(records) / f"{cell.name}.png")
@@ -168,7 +172,8 @@ def load_records(folder=RECORDS):
 
 def as_result(record):
     """The :class:`EvalResult` of a record."""
-    return EvalResult({k: tuple(v) for k, v in record["accuracies"].items()}, record["split"])
+    accuracies = {k: tuple(v) for k, v in record["accuracies"].items()}
+    return EvalResult(accuracies, record["split"], record["config"]["network"]["name"])
 
 
 def missing(name="digits", folder=RECORDS):

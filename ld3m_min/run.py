@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ def distil(config, *, data, prior=None, out=None, resume=True, callback=None, ex
     Args:
         config: :class:`~ld3m_min.config.DistilConfig`.
         data: :class:`~ld3m_min.data.DataSplits`; only its training split is used.
-        prior: :class:`~ld3m_min.prior.LatentDiffusionPrior`; None loads the one that `config.prior` names.
+        prior: :class:`~ld3m_min.prior.LatentDiffusionPrior`, moved to `device`; None loads what `config.prior` names.
         out: folder for checkpoints and the finished set; None keeps nothing.
         resume: go on from the newest checkpoint in `out` that verifies.
         callback: called with a :class:`Progress` after each iteration.
@@ -52,6 +53,7 @@ def distil(config, *, data, prior=None, out=None, resume=True, callback=None, ex
     """
     if data.size != config.size:
         raise ValueError(f"the data has {data.size} px, the configuration says size={config.size}; load it at that size")
+    config = replace(config, dataset=data.name)  # what the set and its checkpoints are of
     if out is None:
         with tempfile.TemporaryDirectory(prefix="ld3m-") as scratch:
             return _distil(config, data, prior, None, Path(scratch), False, callback, experts, device, progress)
@@ -75,6 +77,7 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
     if config.algorithm == "MTT" and config.iterations > 0:
         options["experts"] = experts or train_experts(config, data, work / "experts", device=device, progress=progress)
     start, history, learned, sgd, distiller = 0, [], {}, None, None
+    before, began = 0.0, time.monotonic()
     if config.iterations > 0:
         distiller = DISTILLERS[config.algorithm](config, data, device, **options)
         learned = {f"space.{k}": p for k, p in space.parameters.items()}
@@ -85,14 +88,15 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
         sgd = torch.optim.SGD(groups, momentum=config.momentum)
         found = load_checkpoint(out / "checkpoints", config=asdict(config)) if out and resume else None
         if found:
-            start, history = found.step, found.notes["history"]
+            start, history, before = found.step, found.notes["history"], found.notes["seconds"]
             _restore(learned, sgd, found.tensors)
 
     def save(step):
         if out:
             momenta = {f"momentum.{k}": sgd.state[p]["momentum_buffer"] for k, p in learned.items() if sgd.state.get(p)}
             tensors = learned | momenta
-            save_checkpoint(out / "checkpoints", step, tensors, config=asdict(config), notes={"history": history})
+            notes = {"history": history, "seconds": before + time.monotonic() - began}
+            save_checkpoint(out / "checkpoints", step, tensors, config=asdict(config), notes=notes)
 
     misses = 0
     shown = bar(range(start, config.iterations), initial=start, total=config.iterations,
@@ -118,7 +122,7 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
             kept = f"the last good state is in {out}" if out else "give `out` to keep the last good state"
             raise FloatingPointError(
                 f"loss or gradient was not finite in {misses} iterations in a row, the last one {it} (loss {loss}); "
-                f"{kept}. Lower lr = {config.lr}, or the guidance scale"
+                f"{kept}. Start anew, in another folder, with a lower lr than {config.lr:g} or a lower guidance scale"
             )
         if callback is not None:
             callback(Progress(it, loss, norms, space))
@@ -127,7 +131,7 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
     skipped = sum("skipped" in h for h in history)
     if skipped:
         warnings.warn(f"{skipped} of {len(history)} iterations were skipped: not finite", stacklevel=3)
-    result = _finish(config, data, prior, space, labels, history)
+    result = _finish(config, data, prior, space, labels, history, before + time.monotonic() - began)
     if out:
         result.save(out / "set")
     return result
@@ -137,15 +141,18 @@ def _gradients(config, space, distiller, learned, labels, it):
     """Loss and gradients of one iteration: dL/dS at the images, then the chain rule through the generator (7)."""
     for p in learned.values():
         p.grad = None
-    noise = None
-    if config.redraw_noise and config.space == "ld3m":
-        noise = {"noise": forward_noise(space.constants["noise"].shape, config.seed, it).to(space.constants["noise"])}
-    images = space.images(**(noise or {}))
+    again = config.redraw_noise and config.space == "ld3m"  # the public code judges one sample, differentiates another
+    if again:
+        kept = space.constants["noise"]
+        judged, other = (forward_noise(kept.shape, config.seed, it, which).to(kept) for which in ("judged", "differentiated"))
+        with torch.no_grad():
+            images = space.images(judged)
+    else:
+        images = space.images()
     leaf = images.detach().requires_grad_()
     loss = distiller.step(leaf, labels, it).item()
-    if noise:  # the public code differentiates another sample than the one it judged
-        noise = forward_noise(space.constants["noise"].shape, config.seed, it, "again").to(images)
-        images = space.images(noise)
+    if again:
+        images = space.images(other)
     images.backward(leaf.grad)
     return loss, {k: p.grad.norm().item() for k, p in learned.items()}
 
@@ -159,7 +166,7 @@ def _restore(learned, sgd, tensors):
 
 
 @torch.no_grad()
-def _finish(config, data, prior, space, labels, history):
+def _finish(config, data, prior, space, labels, history, seconds):
     pixels = space.images().cpu()
     used = None if config.space == "pixel" else prior
     recipe = {
@@ -168,6 +175,7 @@ def _finish(config, data, prior, space, labels, history):
         "data": {"name": data.name, "source": data.source, "size": data.size,
                  "splits": {s: len(data.split(s)) for s in ("train", "validation", "test")}},
         "prior": used and {"source": used.source or "saved with the set"},
+        "seconds": round(seconds, 2),
     }
     state = {k: v.cpu() for k, v in space.state().items()}
     own = used if used is not None and used.source is None else None  # the folder must say all

@@ -212,3 +212,5 @@ def check_codes(prior, Z, c, noise, config):
     elif c is None or c.dim() != 3 or len(c) != len(Z):
         shape = None if c is None else tuple(c.shape)
         raise ValueError(f"c is {shape}; expected ({len(Z)}, L, D), as prior.class_conditioning gives")
+    elif config.guidance_scale != 1 and (null := prior.null_conditioning(1)).shape[1:] != c.shape[1:]:
+        raise ValueError(f"c is {tuple(c.shape)}, but the prior's conditioning is (B, {null.shape[1]}, {null.shape[2]})")

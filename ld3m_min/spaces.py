@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load as load_safetensors
 
 from .backprop import ONE_PASS, Plan, decode_with_plan, generate_with_plan
+from .config import from_dict
 from .prior import LatentDiffusionPrior
-from .sampler import Residual, SamplerConfig, check_codes, timesteps
+from .sampler import SamplerConfig, check_codes, timesteps
 from .storage import read_json, seeded, to_bytes, write_bytes, write_json
 
 
@@ -120,8 +121,8 @@ def build_space(config, images, labels, prior=None):
         Z = torch.cat([prior.encode(x) for x in images.split(64)])  # section 3.2: the encoder, no inversion
     if config.space == "autoencoder":
         return AutoencoderSpace(prior, Z, plan=config.plan)
-    if labels.max() >= len(prior.classes or range(10**9)):
-        raise ValueError(f"the data has {int(labels.max()) + 1} classes, the prior only {len(prior.classes)}")
+    if prior.conditional and labels.max() >= (known := prior.class_embedding.num_embeddings - prior.has_null):
+        raise ValueError(f"the data has {int(labels.max()) + 1} classes, the prior only {known}")
     c = prior.class_conditioning(labels).clone() if prior.conditional else None
     noise = forward_noise(Z.shape, config.seed).to(Z)
     timesteps(config.sampler.steps, prior.train_steps)
@@ -171,12 +172,11 @@ class SyntheticSet:
         if config["space"] == "pixel":
             return self.state["pixels"]
         prior = prior or self.prior or LatentDiffusionPrior.from_pretrained(self.recipe["prior"]["source"])
+        codes = {k: v.to(prior.device) for k, v in self.state.items()}
         if config["space"] == "autoencoder":
-            return prior.decode(self.state["Z"])
-        values = dict(config["sampler"])
-        sampler = SamplerConfig(**(values | {"residual": Residual(**values["residual"])}))
-        s = self.state
-        return generate_with_plan(prior, s["Z"], s.get("c"), s["noise"], sampler, Plan())
+            return prior.decode(codes["Z"]).cpu()
+        sampler = from_dict(SamplerConfig, config["sampler"])
+        return generate_with_plan(prior, codes["Z"], codes.get("c"), codes["noise"], sampler, Plan()).cpu()
 
     def save(self, folder):
         """Write the set as a folder that says all: codes and exact pixels, PNG files by class, recipe, card."""
@@ -226,9 +226,10 @@ class SyntheticSet:
             reach = f"{int(labels.min())} to {int(labels.max())}"
             raise ValueError(f"{folder}: labels reach from {reach}, but there are {len(classes)} classes")
         state = {k.removeprefix("state."): v for k, v in tensors.items()}
-        own = (folder / "prior" / "model_index.json").exists()
-        prior = LatentDiffusionPrior.from_pretrained(folder / "prior") if own else None
-        return cls(images, labels, classes, state, index["recipe"], tuple(index["history"]), prior)
+        recipe = index["recipe"]
+        if (folder / "prior" / "model_index.json").exists():
+            recipe = recipe | {"prior": {"source": str(folder / "prior")}}
+        return cls(images, labels, classes, state, recipe, tuple(index["history"]))
 
     def _card(self):
         c, n = self.recipe["config"], self.recipe["normalisation"]

@@ -41,6 +41,7 @@ def search(name, data, *, records=RECORDS, runs=RUNS, rates=RATES, repeats=1, de
     tried = read_json(file)["tries"] if file.exists() else []
     done = {(t["algorithm"], t["space"], t["lr"]) for t in tried}
     todo = [(a, s, lr) for a in ALGORITHMS for s in SPACES for lr in rates.get((a, s), ()) if (a, s, lr) not in done]
+    data = data.to(device)
     protocol, prior = eval_preset(name, split="validation", repeats=repeats), None
     for algorithm, space, lr in bar(todo, desc="tries", show=progress):
         config, experts = preset(name, algorithm=algorithm, space=space, dataset=data.name, lr=lr), None
@@ -58,7 +59,7 @@ def search(name, data, *, records=RECORDS, runs=RUNS, rates=RATES, repeats=1, de
         tried.append({"algorithm": algorithm, "space": space, "lr": lr, "accuracies": accuracies,
                       "evaluation_lr": protocol.lr, "seconds": round(time.monotonic() - began, 1)})
         write_json(file, {"schema": 1, "tune": name, "dataset": data.name, "split": "validation", "tries": tried,
-                          "environment": environment()})
+                          "environment": environment(device)})
     return best_rates(tried)
 
 

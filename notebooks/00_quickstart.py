@@ -23,7 +23,7 @@
 import os
 
 preset = os.environ.get("LD3M_PRESET", "cpu")  # size of everything: smoke, cpu, gpu, paper
-iterations = None  # distillation iterations; None takes 60 for the preset cpu, else the preset's own
+iterations = None  # distillation iterations; None takes the preset's own
 repeats = None  # trainings per network in the evaluation; None takes 2 for the preset cpu, else the preset's own
 seed = 0  # of every random draw
 out = os.environ.get("LD3M_OUT", "../runs/quickstart")  # where the set and its summary go
@@ -61,19 +61,20 @@ images = data.test.float()[:10]
 Z = prior.encode(images)
 print("image", tuple(images.shape), "latent", tuple(Z.shape), "class code", tuple(prior.class_conditioning(data.test.labels[:10]).shape))
 assert (prior.decode(Z) - images).square().mean() < 1e-3, "the autoencoder loses too much"
-fig = viz.image_grid(torch.cat([images, prior.decode(Z)]), row_labels=["real", "decoded"]);
+_ = viz.image_grid(torch.cat([images, prior.decode(Z)]), row_labels=["real", "decoded"]);
 
 # %% [markdown]
 # ## Distil
 #
 # Each synthetic image starts from a real one: Z is its latent, c the embedding of its class (section 3.2 of the
-# paper). In each iteration the prior generates the ten images from (Z, c) in T = 10 steps, a freshly drawn ConvNet
-# embeds them and a batch of real images, and the difference of the mean embeddings, class by class (distribution
-# matching), is differentiated back through all T steps to Z and c.
+# paper). In each iteration the prior generates the ten images from (Z, c) in T = 10 steps. A freshly drawn ConvNet
+# then says how its weights should change to classify a batch of real images, and how to classify the synthetic ones;
+# the distance between the two, class by class ({term}`gradient matching`, DC), is differentiated back through all T
+# steps to Z and c.
 
 # %%
-changes = {k: v for k, v in {"iterations": iterations or (60 if preset == "cpu" else None)}.items() if v}
-cfg = config.preset(preset, algorithm="DM", space="ld3m", seed=seed, **changes)
+changes = {"iterations": iterations} if iterations is not None else {}
+cfg = config.preset(preset, algorithm="DC", space="ld3m", seed=seed, **changes)
 seen = {}
 
 
@@ -89,16 +90,16 @@ assert all(h["grad_Z"] > 0 and h["grad_c"] > 0 for h in distilled.history), "a g
 
 # %%
 before = random_real(cfg, data=data)
-middle = seen[cfg.iterations // 2]
-fig = viz.image_grid(torch.cat([before.images(), middle, distilled.images()]), row_labels=["before", "half-way", "after"],
+middle = seen.get(cfg.iterations // 2, before.images())
+_ = viz.image_grid(torch.cat([before.images(), middle, distilled.images()]), row_labels=["before", "half-way", "after"],
                titles=list(data.classes));
 
 # %% [markdown]
 # The first row are the real images the set started from. The digits stay legible, but they are no longer anybody's
-# handwriting: each stands for the mean of its class, as random networks see it.
+# handwriting: each now pulls a network the way all the digits of its class do.
 
 # %%
-fig = viz.curve([h["loss"] for h in distilled.history], "distance of mean embeddings");
+_ = viz.curve([h["loss"] for h in distilled.history], "distance of gradients");
 
 # %% [markdown]
 # ## Judge it
@@ -108,7 +109,7 @@ fig = viz.curve([h["loss"] for h in distilled.history], "distance of mean embedd
 # images of the first row above, and ten images whose pixels were learned directly, with the same loss and iterations.
 
 # %%
-pixels = distil(config.preset(preset, algorithm="DM", space="pixel", seed=seed, **changes), data=data)
+pixels = distil(config.preset(preset, algorithm="DC", space="pixel", seed=seed, **changes), data=data)
 protocol = config.eval_preset(preset, **{k: v for k, v in {"repeats": repeats or (2 if preset == "cpu" else None)}.items() if v})
 sets = {"random real": before, "pixels": pixels, "LD3M": distilled}
 results = {name: evaluate(s, data, config=protocol) for name, s in sets.items()}
@@ -121,7 +122,7 @@ rows = {n: {**{a: 100 * r.mean(a) for a in r.accuracies}, "unseen": 100 * r.mean
 pd.DataFrame(rows).T.round(1)
 
 # %% tags=["nbval-ignore-output"]
-fig = viz.accuracy_bars(results, chance=0.1);
+_ = viz.accuracy_bars(results, chance=0.1);
 
 # %% [markdown]
 # ```{admonition} How to read it
@@ -150,7 +151,7 @@ print(sorted(p.name for p in (Path(out) / "set").iterdir()))
 # ## Exercises
 #
 # 1. Set `iterations = 0`. Which row of the table does the distilled set equal, and why not exactly?
-# 2. Distil with `algorithm="DC"`, then `"MTT"`. Which one moves the images furthest from the real ones?
+# 2. Distil with `algorithm="DM"`, then `"MTT"`. Which one moves the images furthest from the real ones?
 # 3. Set `sampler=SamplerConfig(guidance_scale=1.0)`. What does guidance do to the strokes, and to the seconds?
 #
 # ```{admonition} Solutions

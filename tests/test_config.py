@@ -26,6 +26,8 @@ def test_paper_preset_is_the_supplement():
         assert (c.sampler.steps, c.sampler.guidance_scale) == (10, 3.0)
     m = preset("paper", algorithm="MTT").mtt
     assert (m.experts, m.train_epochs, m.expert_epochs, m.max_start_epoch, m.steps) == (5000, 15, 3, 5, 20)
+    large = preset("paper", algorithm="DC", size=256)
+    assert (large.iterations, large.sampler.steps, large.lr) == (10000, 20, 1e-3)
     e = eval_preset("paper")
     assert (e.repeats, e.batch, e.epochs) == (5, 256, 1000)
 
@@ -53,7 +55,7 @@ def test_every_preset_is_whole_and_survives_json(name):
         (lambda: preset("cpu", algorithm="GAN"), "algorithm='GAN' is unknown; choose DC, DM, MTT"),
         (lambda: preset("cpu", space="gan"), "space='gan' is unknown"),
         (lambda: preset("cpu", ipc=0), "ipc must be a whole number of at least 1"),
-        (lambda: preset("cpu", lr=-1.0), "lr must be positive"),
+        (lambda: preset("cpu", lr=-1.0), "lr must be positive and finite"),
         (lambda: preset("cpu", dsa="color_zoom"), "zoom"),
         (lambda: eval_preset("cpu", split="train"), "split='train'"),
         (lambda: eval_preset("cpu", epoch=1), "unknown setting epoch"),

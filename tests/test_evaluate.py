@@ -68,3 +68,12 @@ def test_mistakes(digits, real):
     small = type(real)(real.images()[:, :, :16, :16], real.labels, real.classes)
     with pytest.raises(ValueError, match="16 px"):
         evaluate(small, digits)
+    renamed = type(real)(real.images(), real.labels, tuple("abcdefghij"))
+    with pytest.raises(ValueError, match="the set has classes a, b"):
+        evaluate(renamed, digits)
+
+
+def test_the_network_that_distilled_is_not_unseen(digits, real):
+    real.recipe["config"]["network"]["name"] = "AlexNet"
+    result = evaluate(real, digits, ("ConvNet", "AlexNet"), config=eval_preset("smoke", epochs=1, repeats=1))
+    assert result.unseen == ("ConvNet",)

@@ -53,6 +53,13 @@ def test_others_experts_are_refused(config, digits, buffer, change, message):
     assert experts_name(other, digits) != experts_name(config, digits)
 
 
+def test_what_was_begun_is_not_finished_as_something_else(config, digits, buffer):
+    (buffer.folder / "expert-00001.safetensors").unlink()
+    faster = replace(config, mtt=replace(config.mtt, expert_lr=1.0))
+    with pytest.raises(ValueError, match=r"lr: 0\.1 -> 1\.0"):
+        train_experts(faster, digits, buffer.folder, progress=False)
+
+
 def test_too_few_epochs(config, digits, buffer):
     longer = replace(config, mtt=replace(config.mtt, train_epochs=9, max_start_epoch=8))
     with pytest.raises(ValueError, match=r"have 2 epochs; 8 \+ 1 are needed"):

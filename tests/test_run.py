@@ -7,6 +7,7 @@ import torch
 from ld3m_min import run
 from ld3m_min.config import ALGORITHMS, SPACES, preset
 from ld3m_min.experts import train_experts
+from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.run import distil, random_real
 from ld3m_min.spaces import SyntheticSet, draw_initial_images
 from ld3m_min.storage import load_checkpoint
@@ -78,7 +79,7 @@ def test_the_set_is_one_sample_everywhere(digits, tiny_prior, experts, tmp_path)
     again = SyntheticSet.load(tmp_path / "set")
     assert torch.equal(again.images(), made.images()) and torch.equal(again.labels, made.labels)
     assert (tmp_path / "set" / "prior").is_dir() and torch.equal(again.regenerate(), made.images())  # it has no other home
-    assert again.recipe == made.recipe and again.classes == made.classes and again.history == made.history
+    assert again.recipe["config"] == made.recipe["config"] and again.classes == made.classes and again.history == made.history
     assert torch.equal(again.regenerate(tiny_prior), made.images())
 
 
@@ -113,7 +114,7 @@ def test_nan_is_caught_before_the_optimiser(digits, tiny_prior, experts, tmp_pat
     assert [h.get("skipped", False) for h in made.history] == [False, True, False, False]
     assert torch.isfinite(made.images()).all()
     monkeypatch.setattr(run.DISTILLERS["DM"], "step", poisoned({1, 2}))
-    with pytest.raises(FloatingPointError, match=r"2 iterations in a row, the last one 2 .*Lower lr"):
+    with pytest.raises(FloatingPointError, match=r"2 iterations in a row, the last one 2 .*a lower lr than 0.01"):
         distilled(config, digits, tiny_prior, experts, out=tmp_path)
     kept = load_checkpoint(tmp_path / "checkpoints", config=run.asdict(config))
     assert kept.step == 3 and torch.isfinite(kept.tensors["space.pixels"]).all()
@@ -122,6 +123,11 @@ def test_nan_is_caught_before_the_optimiser(digits, tiny_prior, experts, tmp_pat
 def test_refused_before_the_first_iteration(digits, tiny_prior, experts, tmp_path):
     with pytest.raises(ValueError, match="size=64"):
         distilled(small(size=64), digits, tiny_prior, experts)
+    with pytest.raises(ValueError, match=r"c is \(10, 1, 16\), but the prior's conditioning is \(B, 1, 8\)"):
+        narrow = LatentDiffusionPrior.null_conditioning(tiny_prior, 1)[..., :8]
+        tiny_prior.null_conditioning = lambda n: narrow
+        distilled(small(), digits, tiny_prior, experts)
+    del tiny_prior.null_conditioning
     with pytest.raises(ValueError, match="fewer than ipc"):
         distilled(small(ipc=500), digits, tiny_prior, experts)
     distilled(small(), digits, tiny_prior, experts, out=tmp_path)
