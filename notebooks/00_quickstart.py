@@ -22,7 +22,7 @@
 # %% tags=["parameters"]
 import os
 
-preset = os.environ.get("LD3M_PRESET", "cpu")  # size of everything: smoke, cpu, gpu, paper
+preset = os.environ.get("LD3M_PRESET", "cpu")  # size of everything: smoke or cpu
 iterations = None  # distillation iterations; None takes the preset's own
 repeats = None  # trainings per network in the evaluation; None takes 2 for the preset cpu, else the preset's own
 seed = 0  # of every random draw
