@@ -50,22 +50,28 @@ def curve(values, ylabel, xlabel="iteration", logy=False):
 
 
 def accuracy_bars(results, chance=None):
-    """{name: EvalResult} -> mean accuracy per architecture, bars with 95 % intervals."""
+    """{name: EvalResult} -> mean accuracy per architecture as bars, each repeat as a dot, 95 % intervals from 3 repeats on."""
     plt = _pyplot()
     architectures = list(next(iter(results.values())).accuracies)
     figure, axis = plt.subplots(figsize=(7, 3))
     width = 0.8 / len(results)
     for i, (name, result) in enumerate(results.items()):
+        place = np.arange(len(architectures)) + (i - (len(results) - 1) / 2) * width
         middle = np.array([100 * result.mean(a) for a in architectures])
-        interval = np.array([[100 * v for v in result.confidence_interval(a)] for a in architectures])
-        error = None if np.isnan(interval).any() else np.abs(interval - middle[:, None]).T
-        axis.bar(np.arange(len(architectures)) + (i - (len(results) - 1) / 2) * width, middle, width, yerr=error, label=name,
-                 error_kw={"lw": 0.8})
+        error = None
+        if len(result.values()) >= 3:
+            interval = np.array([[100 * v for v in result.confidence_interval(a)] for a in architectures])
+            error = np.abs(interval - middle[:, None]).T
+        axis.bar(place, middle, width, yerr=error, label=name, error_kw={"lw": 0.8})
+        for x, a in zip(place, architectures, strict=True):
+            repeats = 100 * result.values(a)
+            axis.plot([x] * len(repeats), repeats, ".", ms=3, color="black")
+    axis.set_ylim(0, 100)
     axis.set_xticks(range(len(architectures)), architectures)
     axis.set_ylabel("accuracy, %")
     if chance is not None:
         axis.axhline(100 * chance, ls=":", c="grey", lw=1)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=len(results))
     axis.grid(axis="y", alpha=0.3)
     figure.tight_layout()
     return figure
