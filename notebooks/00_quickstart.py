@@ -22,11 +22,11 @@
 # %% tags=["parameters"]
 import os
 
-preset = os.environ.get("LD3M_PRESET", "cpu")  # size of everything: smoke or cpu
-iterations = None  # distillation iterations; None takes the preset's own
-repeats = None  # trainings per network in the evaluation; None takes 2 for the preset cpu, else the preset's own
+preset = os.environ.get("LD3M_PRESET", "cpu")  # smoke or cpu
+iterations = None  # of the distillation; None: the preset's
+repeats = 2  # trainings per network; the preset has 5
 seed = 0  # of every random draw
-out = os.environ.get("LD3M_OUT", "../runs/quickstart")  # where the set and its summary go
+out = os.environ.get("LD3M_OUT", "../runs/quickstart")
 
 # %%
 from pathlib import Path
@@ -49,7 +49,8 @@ from ld3m_min.storage import write_json
 
 # %%
 data = load_data("digits")
-print(f"train {len(data.train)}, validation {len(data.validation)}, test {len(data.test)}; {data.size} px, classes {data.classes}")
+sizes = {s: len(data.split(s)) for s in ("train", "validation", "test")}
+print(sizes, f"{data.size} px", "classes", *data.classes)
 
 # %% [markdown]
 # The prior is a latent {term}`diffusion model`: an autoencoder and a {term}`noise predictor`, both frozen. It turns an
@@ -59,9 +60,12 @@ print(f"train {len(data.train)}, validation {len(data.validation)}, test {len(da
 prior = LatentDiffusionPrior.from_pretrained("digits")
 images = data.test.float()[:10]
 Z = prior.encode(images)
-print("image", tuple(images.shape), "latent", tuple(Z.shape), "class code", tuple(prior.class_conditioning(data.test.labels[:10]).shape))
-assert (prior.decode(Z) - images).square().mean() < 1e-3, "the autoencoder loses too much"
-_ = viz.image_grid(torch.cat([images, prior.decode(Z)]), row_labels=["real", "decoded"]);
+c = prior.class_conditioning(data.test.labels[:10])
+print("image", tuple(images.shape), "Z", tuple(Z.shape), "c", tuple(c.shape))
+
+decoded = prior.decode(Z)
+assert (decoded - images).square().mean() < 1e-3, "too much is lost"
+_ = viz.image_grid(torch.cat([images, decoded]), row_labels=["real", "decoded"])
 
 # %% [markdown]
 # ## Distil
@@ -74,7 +78,8 @@ _ = viz.image_grid(torch.cat([images, prior.decode(Z)]), row_labels=["real", "de
 
 # %%
 changes = {"iterations": iterations} if iterations is not None else {}
-cfg = config.preset(preset, algorithm="DC", space="ld3m", seed=seed, **changes)
+changes["seed"] = seed
+cfg = config.preset(preset, algorithm="DC", space="ld3m", **changes)
 seen = {}
 
 
@@ -85,21 +90,25 @@ def watch(progress):
 
 
 distilled = distil(cfg, data=data, prior=prior, callback=watch)
-print("images", tuple(distilled.images().shape), "learned", {k: tuple(v.shape) for k, v in distilled.state.items()})
-assert all(h["grad_Z"] > 0 and h["grad_c"] > 0 for h in distilled.history), "a gradient vanished"
+print("images", tuple(distilled.images().shape))
+print({k: tuple(v.shape) for k, v in distilled.state.items()})
+assert all(h["grad_Z"] > 0 and h["grad_c"] > 0 for h in distilled.history)
 
 # %%
 before = random_real(cfg, data=data)
 middle = seen.get(cfg.iterations // 2, before.images())
-_ = viz.image_grid(torch.cat([before.images(), middle, distilled.images()]), row_labels=["before", "half-way", "after"],
-               titles=list(data.classes));
+_ = viz.image_grid(
+    torch.cat([before.images(), middle, distilled.images()]),
+    row_labels=["before", "half-way", "after"], titles=list(data.classes),
+)
 
 # %% [markdown]
 # The first row are the real images the set started from. The digits stay legible, but they are no longer anybody's
 # handwriting: each now pulls a network the way all the digits of its class do.
 
 # %%
-_ = viz.curve([h["loss"] for h in distilled.history], "distance of gradients");
+losses = [h["loss"] for h in distilled.history]
+_ = viz.curve(losses, "distance of gradients")
 
 # %% [markdown]
 # ## Judge it
@@ -109,20 +118,24 @@ _ = viz.curve([h["loss"] for h in distilled.history], "distance of gradients");
 # images of the first row above, and ten images whose pixels were learned directly, with the same loss and iterations.
 
 # %%
-pixels = distil(config.preset(preset, algorithm="DC", space="pixel", seed=seed, **changes), data=data)
-protocol = config.eval_preset(preset, **{k: v for k, v in {"repeats": repeats or (2 if preset == "cpu" else None)}.items() if v})
+same = config.preset(preset, algorithm="DC", space="pixel", **changes)
+pixels = distil(same, data=data)
+protocol = config.eval_preset(preset, repeats=repeats)
 sets = {"random real": before, "pixels": pixels, "LD3M": distilled}
 results = {name: evaluate(s, data, config=protocol) for name, s in sets.items()}
-print({name: tuple(r.accuracies) for name, r in results.items()}["LD3M"], "tested on", len(data.test), "images")
+print(*results["LD3M"].accuracies, "tested on", len(data.test), "images")
 
 # %% tags=["nbval-ignore-output"]
 import pandas as pd
 
-rows = {n: {**{a: 100 * r.mean(a) for a in r.accuracies}, "unseen": 100 * r.mean()} for n, r in results.items()}
+rows = {
+    name: {a: 100 * r.mean(a) for a in r.accuracies} | {"unseen": 100 * r.mean()}
+    for name, r in results.items()
+}
 pd.DataFrame(rows).T.round(1)
 
 # %% tags=["nbval-ignore-output"]
-_ = viz.accuracy_bars(results, chance=0.1);
+_ = viz.accuracy_bars(results, chance=0.1)
 
 # %% [markdown]
 # ```{admonition} How to read it
@@ -142,9 +155,10 @@ distilled.save(Path(out) / "set")
 again = SyntheticSet.load(Path(out) / "set")
 assert torch.equal(again.images(), distilled.images())
 assert torch.allclose(again.regenerate(prior), distilled.images(), atol=1e-5)
-summary = {"preset": preset, "iterations": cfg.iterations, "repeats": protocol.repeats, "test images": len(data.test)}
-summary["rows"] = [{"trained on": n, **{k: round(v, 1) for k, v in row.items()}} for n, row in rows.items()]
-write_json(Path(out) / "summary.json", summary)
+write_json(Path(out) / "summary.json", {
+    "preset": preset, "iterations": cfg.iterations, "repeats": repeats, "test images": len(data.test),
+    "rows": [{"trained on": n, **{k: round(v, 1) for k, v in row.items()}} for n, row in rows.items()],
+})
 print(sorted(p.name for p in (Path(out) / "set").iterdir()))
 
 # %% [markdown]

@@ -205,7 +205,6 @@ print(" ".join(f"{x:+.3f}" for x in offset))
 
 # %%
 protocol = EvalConfig(epochs=40, width=16, ema=0.9, lr={"default": 0.02})
-test, test_labels = data.normalise(data.test.float()), data.test.labels
 
 
 def test_accuracy(draw, shift=(0.0, 0.0, 0.0)):
@@ -213,7 +212,7 @@ def test_accuracy(draw, shift=(0.0, 0.0, 0.0)):
     network = build_network("ConvNet", size=32, width=protocol.width, generator=seeded(seed, "evaluated", draw))
     x = data.normalise(images) + torch.tensor(shift).view(1, 3, 1, 1)
     train_network(network, x, labels, protocol, protocol.lr["default"], seeded(seed, "training", draw))
-    return 100 * accuracy(network, test, test_labels)
+    return 100 * accuracy(network, data.test, data.normalise)
 
 
 scores = np.array([test_accuracy(d) for d in range(12 * more)])
