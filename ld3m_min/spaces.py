@@ -117,6 +117,9 @@ def build_space(config, images, labels, prior=None):
         return PixelSpace({"pixels": images})
     if prior is None:
         raise ValueError(f"space {config.space!r} needs a prior")
+    dtype = next(prior.autoencoder.parameters()).dtype
+    if dtype != images.dtype:
+        raise ValueError(f"the prior is {dtype}, the images are {images.dtype}; load it with dtype={images.dtype}")
     with torch.no_grad():
         Z = torch.cat([prior.encode(x) for x in images.split(64)])  # section 3.2: the encoder, no inversion
     if config.space == "autoencoder":

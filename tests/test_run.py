@@ -1,4 +1,5 @@
 """The loop: every algorithm in every space, resumed bit for bit, guarded against what is not a number."""
+import copy
 from dataclasses import replace
 
 import pytest
@@ -128,6 +129,8 @@ def test_refused_before_the_first_iteration(digits, tiny_prior, experts, tmp_pat
         tiny_prior.null_conditioning = lambda n: narrow
         distilled(small(), digits, tiny_prior, experts)
     del tiny_prior.null_conditioning
+    with pytest.raises(ValueError, match=r"load it with dtype=torch\.float32"):
+        distilled(small(), digits, copy.deepcopy(tiny_prior).to(dtype=torch.bfloat16), experts)
     with pytest.raises(ValueError, match="fewer than ipc"):
         distilled(small(ipc=500), digits, tiny_prior, experts)
     distilled(small(), digits, tiny_prior, experts, out=tmp_path)
