@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from . import config as settings
+from .signals import Interrupted
 
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, ...")]
 DataPath = Annotated[Path | None, tyro.conf.arg(help="where the images of a named data set lie; default: LD3M_DATA")]
@@ -176,7 +177,7 @@ def plan(preset: str = "cpu", ipc: int = 1, size: int | None = None, prior: str 
 
 
 def main() -> None:
-    """Entry point; a mistake in the arguments or the data ends in one line and exit code 2, Ctrl-C in 130."""
+    """Entry point; a mistake in the arguments or the data ends in one line and exit code 2, a stop in that of `signals`."""
     commands = {"distil": distil, "evaluate": evaluate, "experts": experts, "train-prior": train_prior, "tune": tune,
                 "table": table, "plan": plan}
     try:
@@ -184,6 +185,9 @@ def main() -> None:
     except (ValueError, FloatingPointError, RuntimeError, OSError) as error:
         print(f"ld3m_min: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stopped:
+        print(f"ld3m_min: {stopped}", file=sys.stderr)
+        sys.exit(stopped.code)
     except KeyboardInterrupt:
         print("ld3m_min: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
