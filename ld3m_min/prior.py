@@ -110,6 +110,12 @@ class LatentDiffusionPrior:
         return self.class_embedding is not None
 
     @property
+    def condition_shape(self):
+        """(L, D): tokens and width of one image's conditioning c."""
+        self._need_condition()
+        return self.class_embedding.embedding_dim // self._width, self._width
+
+    @property
     def train_steps(self):
         """How many steps the noise schedule has."""
         if self.denoiser is None:

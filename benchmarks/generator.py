@@ -1,0 +1,119 @@
+"""The generator, forward and backward: the public schedule and every plan, in one process and in turn."""
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import median
+
+import torch
+
+from ld3m_min.backprop import Plan, generate_with_plan, ladder
+from ld3m_min.planner import SHARE, Ledger, codes, device_bytes, forecast, probe, seconds_of, synchronise
+from ld3m_min.results import environment
+
+from . import public_schedule
+from .cases import load
+
+SCHEDULE = "public schedule"
+
+
+def variants(steps, device):
+    """Name -> plan: the ladder in float32; then what may pay beyond it, alone and together."""
+    rows = dict(ladder(steps))
+    rows["channels-last"] = Plan(channels_last=True)
+    rows["bfloat16"] = Plan(precision="bfloat16")
+    if device == "cuda":
+        rows["bfloat16, per-step"] = replace(rows["per-step"], precision="bfloat16")
+        low = Plan(precision="bfloat16", channels_last=True)
+        rows["bfloat16, channels-last"] = low
+        rows["bfloat16, channels-last, compiled"] = replace(low, compile="default")
+        rows["bfloat16, channels-last, CUDA graphs"] = replace(low, compile="reduce-overhead")
+    return rows
+
+
+def measure(case, device, *, repeats=5, names=None):
+    """Time and memory of each variant, its gradients against the first plan's, and what the planner said before.
+
+    Returns:
+        A record: rows with the seconds of each repeat, peak bytes, forecasts, differences of gradients; None where it
+        does not fit.
+    """
+    config, prior = case.config, load(case, device)
+    public = public_schedule.as_public(prior)
+    leaves = codes(prior, config, device)
+    shape = (len(leaves[0]), 3, config.size, config.size)
+    cotangent = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)  # stands for dL/dS
+    plans = {SCHEDULE: None, **variants(config.sampler.steps, torch.device(device).type)}
+    plans = {k: v for k, v in plans.items() if names is None or k in names}
+
+    def run(plan):
+        Z, c, noise = (x.detach() for x in leaves)
+        Z, c = Z.requires_grad_(), c.requires_grad_()
+        if plan is None:
+            public_schedule.backward_through(public, Z, c, noise, config.sampler, lambda images: cotangent)
+        else:
+            generate_with_plan(prior, Z, c, noise, config.sampler, plan).backward(cotangent)
+        return Z.grad, c.grad
+
+    rows, reference = {}, None
+    for name, plan in plans.items():
+        row = {"plan": None if plan is None else vars(plan).copy(), "seconds": []}
+        if plan is not None:
+            said = forecast(prior, config, plan, device=device, matching=False)
+            row |= {"forecast_bytes": said.peak_bytes, "forecast_weights": said.weight_bytes, "flops": said.flops}
+            if said.total_bytes > SHARE * device_bytes(device):
+                rows[name] = row | {"fits": False}
+                continue
+        try:
+            row["peak_bytes"], grads = _peak(lambda plan=plan: run(plan), prior, public, device)
+        except torch.OutOfMemoryError:
+            rows[name] = row | {"fits": False}
+            continue
+        except Exception as error:  # a compiler that this machine lacks, say: reported, not hidden
+            rows[name] = row | {"error": f"{type(error).__name__}: {str(error)[:200]}"}
+            continue
+        reference = reference or grads
+        both = [torch.cat([g.double().flatten() / r.double().norm() for g, r in zip(x, reference, strict=True)])
+                for x in (grads, reference)]
+        row["cosine"] = torch.cosine_similarity(*both, dim=0).item()
+        row["relative_difference"] = ((both[0] - both[1]).norm() / both[1].norm()).item()
+        if plan is not None and plan.compile == "off":
+            row["forecast_seconds"] = probe(prior, config, plan, device=device)
+        rows[name] = row | {"fits": True}
+    running = [n for n, r in rows.items() if r.get("fits")]
+    for name in running:
+        run(plans[name])
+    for _ in range(repeats):  # in turn: whatever slows the machine slows all
+        for name in running:
+            synchronise(device)
+            rows[name]["seconds"].append(seconds_of(lambda name=name: run(plans[name]), device, repeats=1, warm=False))
+    for name in running:
+        rows[name]["median"] = median(rows[name]["seconds"])
+        if SCHEDULE in running:
+            rows[name]["ratio"] = median(rows[SCHEDULE]["seconds"]) / rows[name]["median"]
+    record = {"schema": 1, "bench": "generator", "case": case.name, "prior": case.prior, "device": torch.device(device).type,
+              "images": len(leaves[0]), "size": config.size, "T": config.sampler.steps, "rows": rows,
+              "environment": environment(device)}
+    record["matmul_flops"] = {p: matmul_flops(device, getattr(torch, p)) for p in ("float32", "bfloat16")}
+    return record
+
+
+def _peak(function, prior, public, device):
+    """(peak bytes that tensors occupy beyond what was there, what `function` returned)."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        out = function()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before, out
+    known = [p for x in (prior, public) for m in x.modules for p in (*m.parameters(), *m.buffers())]
+    with Ledger(known) as ledger:
+        out = function()
+    return ledger.peak, out
+
+
+def matmul_flops(device, dtype, n=None):
+    """Operations a second of one large matrix product: what the device can do at best."""
+    n = n or (8192 if torch.device(device).type == "cuda" else 1024)
+    a = torch.randn(n, n, dtype=dtype, device=device)
+    return 2 * n**3 / seconds_of(lambda: a @ a, device, repeats=5)

@@ -1,0 +1,277 @@
+"""What a configuration will cost before it starts: peak memory, operations, seconds (section 3.3).
+
+Memory and operations are counted by running one iteration on PyTorch's "meta" device, where tensors have shapes and no
+data: every allocation is seen, nothing is computed. Seconds come from a short measurement on the device itself. The
+planner picks the fastest plan that fits.
+"""
+from __future__ import annotations
+
+import copy
+import os
+import time
+import weakref
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+from .backprop import ONE_PASS, Plan, decode_with_plan, generate_with_plan, ladder, prepared
+from .distillers import distribution_matching_loss, gradient_matching_distance, trajectory_matching_loss
+from .networks import build_network, flat_parameters
+from .sampler import timesteps
+
+_FLOPS = {  # PyTorch's own formulas, and the one it lacks
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *rest, **kw: sdpa_flop_count(
+        q.shape, k.shape, v.shape),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *rest, **kw: 5 * sdpa_flop_count(
+        q.shape, k.shape, v.shape) // 2,
+}
+SHARE = 0.9  # of the device's memory that a plan may fill: the rest is the allocator's and the kernels'
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one iteration is predicted to need under a plan.
+
+    Attributes:
+        name: of the plan. plan: the :class:`~ld3m_min.backprop.Plan`.
+        peak_bytes: the most that tensors made during an iteration occupy at once. held_bytes: what the generator's forward
+            pass leaves for its backward pass. weight_bytes: the prior's parameters, there all the time.
+        flops: of one iteration (a multiply-add counts as 2), recomputation included.
+        seconds: of one forward and backward pass of the generator, where it was probed; else None.
+    """
+
+    name: str
+    plan: Plan
+    peak_bytes: int
+    held_bytes: int
+    weight_bytes: int
+    flops: int
+    seconds: float | None = None
+
+    @property
+    def total_bytes(self):
+        """Peak with the weights: what has to fit."""
+        return self.peak_bytes + self.weight_bytes
+
+
+class Ledger(TorchDispatchMode):
+    """What is done inside: bytes of the tensors made (`now`, at most `peak`) and `flops`. `known` tensors don't count."""
+
+    def __init__(self, known=()):
+        super().__init__()
+        self.now = self.peak = self.flops = 0
+        self._seen = {t.untyped_storage()._cdata for t in known}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = function(*args, **kwargs)
+        count = _FLOPS.get(function._overloadpacket)  # FlopCounterMode itself would keep tensors alive
+        self.flops += count(*args, **kwargs, out_val=out) if count else 0
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        return out
+
+    def _count(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key, size):
+        self._seen.discard(key)
+        self.now -= size
+
+
+@contextmanager
+def fused_attention(device):
+    """On meta tensors, the attention kernel that `device` would run: it keeps far less than the plain formula.
+
+    A patch and not a function mode, which PyTorch leaves during the backward pass, where steps are recomputed.
+    """
+    plain, on_cpu = F.scaled_dot_product_attention, torch.device(device).type == "cpu"
+
+    def attention(q, k, v, attn_mask=None, *args, **kwargs):
+        if not q.is_meta or attn_mask is not None:
+            return plain(q, k, v, attn_mask, *args, **kwargs)
+        if on_cpu:
+            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0]
+        if q.dtype != torch.float32 and q.shape[-1] <= 256:
+            return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
+        return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, q.requires_grad)[0]
+
+    F.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = plain
+
+
+def on_meta(prior):
+    """A copy of the prior without data, which costs no memory; the noise schedule stays real."""
+    memo = {id(t): nn.Parameter(t.to("meta"), requires_grad=False) if isinstance(t, nn.Parameter) else t.to("meta")
+            for m in prior.modules for t in (*m.parameters(), *m.buffers())}
+    return copy.deepcopy(prior, memo)
+
+
+def forecast(prior, config, plan, *, device="cpu", name="", matching=True):
+    """Count one iteration of `config` under `plan` for `device`, without running it.
+
+    Args:
+        prior: on any device; not touched. matching: count the distillation loss too, not the generator alone.
+
+    Returns:
+        A :class:`Forecast`.
+    """
+    meta, plan = on_meta(prior), replace(plan, compile="off")
+    fast = prepared(meta, plan)  # a copy in another precision exists beside the original
+    networks = meta.modules + (fast._fast.modules if fast is not meta else [])
+    weights = [t for m in networks for t in (*m.parameters(), *m.buffers())]
+    Z, c, noise = codes(meta, config, "meta")
+    with Ledger(weights) as ledger, fused_attention(device):
+        images = _generate(fast, config, plan, Z, c, noise)
+        held = ledger.now
+        if matching:
+            _match(config, images.detach().requires_grad_(), max(1, len(prior.classes)))
+        images.backward(torch.zeros_like(images))
+    size = sum(t.numel() * t.element_size() for t in weights)
+    return Forecast(name, plan, ledger.peak, held, size, ledger.flops)
+
+
+def codes(prior, config, device):
+    """Random codes of the size that `config` learns, on `device`: Z and c, which require gradients, and the noise."""
+    classes = max(1, len(prior.classes))
+    n, side = config.ipc * classes, config.size // prior.factor
+    generator = torch.Generator().manual_seed(config.seed)
+    Z, noise = (torch.randn((n, prior.latent_channels, side, side), generator=generator).to(device) for _ in range(2))
+    c = torch.randn((n, *prior.condition_shape), generator=generator).to(device).requires_grad_() if prior.conditional else None
+    return Z.requires_grad_(), c, noise
+
+
+def _generate(prior, config, plan, Z, c, noise):
+    if config.space == "ld3m":
+        return generate_with_plan(prior, Z, c, noise, replace(config.sampler, eta=0.0), plan)
+    return decode_with_plan(prior, Z, plan)
+
+
+def _match(config, images, classes):
+    """The loss of one iteration on meta tensors: the pure functions, class by class, as the distillers call them."""
+    n = config.network
+    network = build_network(n.name, classes=classes, size=config.size, depth=n.depth, width=n.width, norm=n.norm).to("meta")
+    if config.algorithm == "MTT":
+        theta, lr = flat_parameters(network), torch.zeros((), device="meta", requires_grad=True)
+        labels = torch.zeros(len(images), dtype=torch.int64, device="meta")
+        m = config.mtt
+        trajectory_matching_loss(network, theta, theta.clone(), images, labels, lr, m.steps, batch_size=m.batch,
+                                 generator=torch.Generator()).backward()
+        return
+    for part in images.chunk(classes):
+        real = torch.zeros((config.batch_real, *images.shape[1:]), device="meta")
+        if config.algorithm == "DM":
+            distribution_matching_loss(network.requires_grad_(False), real, part).backward()
+            continue
+
+        def gradients(x, **options):
+            y = torch.zeros(len(x), dtype=torch.int64, device="meta")
+            return torch.autograd.grad(F.cross_entropy(network(x), y), list(network.parameters()), **options)
+
+        grads_real = gradients(real)
+        gradient_matching_distance(gradients(part, create_graph=True), grads_real, config.dc.metric).backward(inputs=[images])
+
+
+# -- seconds -------------------------------------------------------------------------------------------------------------
+
+
+def synchronise(device):
+    """Wait for the device, so that a clock can be read."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(function, device, repeats=3, *, warm=True):
+    """Median seconds of `function()` over `repeats` calls, after one that warms up unless `warm` is False."""
+    if warm:
+        function()
+    times = []
+    for _ in range(repeats):
+        synchronise(device)
+        began = time.perf_counter()
+        function()
+        synchronise(device)
+        times.append(time.perf_counter() - began)
+    return sorted(times)[repeats // 2]
+
+
+def probe(prior, config, plan, *, device="cpu", repeats=3):
+    """Predicted seconds of one forward and backward pass of the generator under `plan`, from passes of few steps.
+
+    The time is a line in the number of steps that are kept and in that of the steps that are recomputed; three short
+    passes give it, whatever T is.
+    """
+    Z, c, noise = codes(prior, config, device)
+    total = len(timesteps(config.sampler.steps, prior.train_steps)) if config.space == "ld3m" else 1
+
+    def measured(steps, recomputed):
+        short = replace(config, sampler=replace(config.sampler, steps=steps))
+        now = replace(plan, steps=recomputed)
+        return seconds_of(lambda: _generate(prior, short, now, Z, c, noise).sum().backward(), device, repeats)
+
+    recomputed = total if plan.steps < 0 else min(plan.steps, total)
+    if total <= 2:
+        return measured(total, plan.steps)
+    one = measured(1, 0)
+    kept = max(0.0, measured(2, 0) - one)
+    redone = max(0.0, measured(2, 1) - one) if recomputed else 0.0
+    return one - kept + kept * (total - recomputed) + redone * recomputed
+
+
+# -- choosing --------------------------------------------------------------------------------------------------------------
+
+
+def device_bytes(device):
+    """Memory of a device: all of a GPU's, or the machine's."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
+
+
+def forecasts(prior, config, *, device="cpu", matching=True, like=ONE_PASS):
+    """A :class:`Forecast` for each plan of `backprop.ladder`, fastest first, in the precision and format of `like`; made one
+    by one, as they are asked for."""
+    engine = {k: getattr(like, k) for k in ("precision", "channels_last", "compile")}
+    for name, plan in ladder(config.sampler.steps).items():
+        yield forecast(prior, config, replace(plan, **engine), device=device, name=name, matching=matching)
+
+
+def choose(prior, config, *, device="cpu", available=None, like=ONE_PASS, below=None):
+    """The :class:`Forecast` of the fastest plan that fits.
+
+    Args:
+        available: bytes; None takes the device's memory.
+        below: a forecast that proved wrong: only plans that need less than it are looked at.
+
+    Raises:
+        MemoryError: none fits; names the least that is needed.
+    """
+    available = device_bytes(device) if available is None else available
+    least = below
+    for row in forecasts(prior, config, device=device, like=like):
+        if below is not None and row.total_bytes >= below.total_bytes:
+            continue
+        if row.total_bytes <= SHARE * available:
+            return row
+        least = row if least is None or row.total_bytes < least.total_bytes else least
+    raise MemoryError(
+        f"no plan fits in {available / 2**30:.1f} GiB: {least.name!r} needs {least.total_bytes / 2**30:.1f} GiB and none less; "
+        f"lower ipc = {config.ipc}, size = {config.size} or batch_real = {config.batch_real}, or take precision bfloat16"
+    )
