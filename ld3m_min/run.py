@@ -109,7 +109,7 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
     def give_up_after(misses, why):
         kept = f"the last good state is in {out}" if out else "give `out` to keep the last good state"
         raise FloatingPointError(
-            f"{why} was not finite in {misses} iterations in a row, the last one {history[-1]['iteration']}; {kept}. "
+            f"not finite in {misses} iterations in a row, the last one {history[-1]['iteration']} ({why}); {kept}. "
             f"Start anew, in another folder, with a lower lr than {config.lr:g} or a lower guidance scale"
         )
 

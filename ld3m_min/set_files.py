@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .prior import SHIPPED
+from .hub import SHIPPED
 
 FORMAT, VERSION = "ld3m_min synthetic set", 2
 FILES = ("README.md", "images", "metadata.jsonl", "prior", "set.json", "set.safetensors")  # all that a set's folder holds
