@@ -44,7 +44,7 @@ def is_archive(path):
     return str(path).lower().endswith(SUFFIXES) and Path(path).is_file()
 
 
-def unpack(archive, into, *, limits=Limits()):  # noqa: B008
+def unpack(archive, into, *, limits=Limits()):
     """Unpack a zip or tar below `into`, once: a second call finds the folder.
 
     Args:
@@ -88,8 +88,8 @@ def _write(archive, target, reader, limits):
             path = _path(archive, name, odd, limits)
             total += size
             if count > limits.files or total > limits.total or total > max(limits.ratio * packed, limits.ratio_from):
-                raise ValueError(f"{archive.name} would unpack to {count:,} files and {total:,} bytes or more, from {packed:,}; it "
-                                 "is a mistake or a bomb. Unpack it yourself, if you trust it, and give the folder")
+                raise ValueError(f"{archive.name} would unpack to {count:,} files and {total:,} bytes or more, from {packed:,}; "
+                                 "it is a mistake or a bomb. Unpack it yourself, if you trust it, and give the folder")
             if total > room:
                 raise OSError(f"{archive.name} unpacks to more than the {room:,} bytes that are free in {target.parent.parent}; "
                               "free some space, or name another folder in LD3M_CACHE")
@@ -126,7 +126,7 @@ def _no_collision(archive, path, is_folder, seen):
         part = "/".join(parts[:i])
         key, folder = unicodedata.normalize("NFC", part).casefold(), is_folder or i < len(parts)
         known = seen.setdefault(key, (part, folder))
-        if known != (part, folder) or (i == len(parts) and not folder and known[1:] + (1,) in seen.get("", ())):
+        if known != (part, folder):
             raise ValueError(f"{archive.name} holds both {known[0]!r} and {part!r}, which are one on some disks; "
                              "nothing of it was unpacked")
     if not is_folder:
@@ -135,7 +135,7 @@ def _no_collision(archive, path, is_folder, seen):
         seen["file", path] = True
 
 
-class _zip_members:  # noqa: N801
+class _zip_members:
     """Members of a zip: (name, size, is a folder, what is odd about it, copy to a place)."""
 
     def __init__(self, archive):
@@ -160,7 +160,7 @@ class _zip_members:  # noqa: N801
         return copy
 
 
-class _tar_members:  # noqa: N801
+class _tar_members:
     """Members of a tar, as :class:`_zip_members`; judged by the standard library's data filter as well."""
 
     def __init__(self, archive):

@@ -100,7 +100,7 @@ def read_index(folder):
             library = value[0] if len(value) == 2 else None
             known = library in LIBRARIES or (isinstance(library, str) and hasattr(diffusers.pipelines, library))
             if value != [None, None] and (not known or (file.parent / name / f"{library}.py").exists()):
-                raise ValueError(f"{file} takes {name} from {library!r}; only parts of {', '.join(LIBRARIES)} are loaded, and no code")
+                raise ValueError(f"{file} takes {name} from {library!r}; only parts of {', '.join(LIBRARIES)} are loaded")
     for part in sorted(file.parent.glob("*/*.index.json")):
         shards = read_json(part)
         shards = shards.get("weight_map") if isinstance(shards, dict) else None
@@ -116,7 +116,7 @@ def check_own_index(file, index):
     kinds = {"conditional": bool, "null": bool, "classes": list}
     wrong = [k for k, kind in kinds.items() if k in index and not isinstance(index[k], kind)]
     if wrong or not all(isinstance(c, str) for c in index.get("classes", ())):
-        raise ValueError(f"{file}: {', '.join(wrong) or 'classes'} is not what it must be (names: a list of text; the rest: yes or no)")
+        raise ValueError(f"{file}: {', '.join(wrong) or 'classes'} must be a list of text (classes), true or false")
 
 
 def loaded(part, folder, options):

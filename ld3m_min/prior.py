@@ -324,7 +324,7 @@ class LatentDiffusionPrior:
         if index.get("conditional"):
             embedding = nn.Embedding.from_pretrained(hub.read_embedding(folder / "class_embedding" / "model.safetensors"))
             if classes and len(classes) != embedding.num_embeddings - index.get("null", True):
-                raise ValueError(f"{source}: {len(classes)} class names for a class embedding of {embedding.num_embeddings} rows, null "
-                                 f"class {'in' if index.get('null', True) else 'ex'}cluded; they do not belong together")
+                rows = f"{embedding.num_embeddings} rows, {'with' if index.get('null', True) else 'without'} a null class"
+                raise ValueError(f"{source}: {len(classes)} class names for a class embedding of {rows}; they differ")
         return cls(parts["vae"], parts.get("unet") or parts.get("transformer"), parts.get("scheduler"), embedding,
                    classes=classes, null=index.get("null", True), source=source)
