@@ -14,7 +14,7 @@ from .distillers import DISTILLERS
 from .experts import train_experts
 from .prior import LatentDiffusionPrior
 from .progress import bar
-from .signals import stoppable
+from .signals import DEADLINE, stoppable
 from .spaces import SyntheticSet, build_space, draw_initial_images, forward_noise
 from .storage import load_checkpoint, locked, save_checkpoint
 
@@ -148,7 +148,7 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
         if out:
             lock.check()
             result.save(out / "set")
-        if stop.reason:
+        if stop.reason and stop.reason != DEADLINE:  # whoever called this must not go on either; a deadline it sees itself
             stop.leave("the distillation is finished" + (", its set saved" if out else ""))
     return result
 
