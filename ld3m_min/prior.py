@@ -77,7 +77,7 @@ class LatentDiffusionPrior:
         self.has_null = null and class_embedding is not None
         config = autoencoder.config
         scale = config.get("scaling_factor")
-        if scale is None or not math.isfinite(scale) or scale <= 0 or config.get("shift_factor"):
+        if not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale <= 0 or config.get("shift_factor"):
             raise ValueError(
                 f"the autoencoder's scaling_factor is {scale}, its shift_factor {config.get('shift_factor')}; latents need a "
                 "positive factor and no shift: set it in the autoencoder's configuration (1.0 for the public VQ-f4)"

@@ -119,7 +119,7 @@ def malformed_safetensors(tensors):
         "another name": save({(k if k != first else f"{k}x"): v for k, v in tensors.items()}),
         "another dtype": save({**tensors, first: tensors[first].double()}),
         "integers": save({**tensors, first: tensors[first].int()}),
-        "another shape": save({**tensors, first: tensors[first].flatten()}),
+        "another shape": save({**tensors, first: tensors[first][None].clone()}),
         "one row less": save({**tensors, first: tensors[first][1:].clone()}),
         "not a number": save({**tensors, first: tensors[first] * float("nan")}),
         "infinite": save({**tensors, first: tensors[first] + float("inf")}),
