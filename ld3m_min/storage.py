@@ -166,7 +166,7 @@ def from_bytes(data, name):
         ValueError: damaged, or no safetensors; names the file.
     """
     try:
-        return {k: v.clone() for k, v in load(data).items()}  # aligned, unlike the bytes: kernels round alike
+        return {k: v.clone() for k, v in sorted(load(data).items())}  # aligned, unlike the bytes: kernels round alike
     except Exception as error:  # SafetensorError, and what a hostile header makes of numbers, names and memory
         raise ValueError(f"{name} is no safetensors file, or damaged: {error}") from None
 

@@ -1,5 +1,6 @@
 """Files from elsewhere: forged tensors, priors that want to run code, archives, paths that lead out, and random bytes."""
 import json
+import os
 import random
 import shutil
 import tempfile
@@ -327,6 +328,8 @@ def test_mutated_pictures_are_read_or_named(tmp_path):
     assert tried == 240 and 60 < refused < 240
 
 
+LENGTH = int(os.environ.get("LD3M_FUZZ", "1"))  # `make soak` looks longer, and elsewhere each time
+FUZZ = settings(deadline=None, derandomize="LD3M_FUZZ" not in os.environ, database=None)
 VALUES = st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=8)
 JSON = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
                     max_leaves=8)
@@ -348,7 +351,7 @@ def nearly_a_configuration(draw, kind, whole):
     return values
 
 
-@settings(max_examples=300, deadline=None)
+@settings(FUZZ, max_examples=300 * LENGTH)
 @given(nearly_a_configuration(DistilConfig, to_dict(preset("smoke"))) | JSON)
 def test_any_configuration_is_taken_or_refused(values):
     for kind in (DistilConfig, EvalConfig):
@@ -363,7 +366,7 @@ def test_any_configuration_is_taken_or_refused(values):
 WHOLE = save(STATE)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(FUZZ, max_examples=200 * LENGTH)
 @given(st.binary(max_size=200) | st.randoms(use_true_random=False).map(lambda r: mutate(WHOLE, r)), st.booleans(), JSON)
 def test_any_bytes_are_a_checkpoint_or_refused(data, honest, notes):
     """Random bytes, mutated checkpoints, with checksums that fit or not."""
@@ -378,7 +381,7 @@ def test_any_bytes_are_a_checkpoint_or_refused(data, honest, notes):
         assert honest and found.tensors.keys() == STATE.keys() and isinstance(found.notes, dict)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(FUZZ, max_examples=200 * LENGTH)
 @given(st.binary(max_size=100) | st.randoms(use_true_random=False).map(
     lambda r: mutate(json.dumps(signed({"schema": 2, "step": 1, "config": {}, "notes": {}, "sha256": {}})).encode(), r)))
 def test_any_bytes_are_a_manifest_or_refused(data):
