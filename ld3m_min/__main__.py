@@ -10,10 +10,11 @@ from typing import Annotated, Literal
 import tyro
 
 from . import config as settings
-from .signals import Interrupted
+from .signals import Interrupted, stop_after
 
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, ...")]
 DataPath = Annotated[Path | None, tyro.conf.arg(help="where the images of a named data set lie; default: LD3M_DATA")]
+Seconds = Annotated[float | None, tyro.conf.arg(help="stop after this long, with what is done saved and exit code 75")]
 Split = Annotated[Literal["paper", "fastai"] | None, tyro.conf.arg(help="of ImageNet subsets")]
 
 
@@ -34,6 +35,7 @@ def distil(
     data_path: DataPath = None,
     split: Split = None,
     device: Device = "cpu",
+    max_seconds: Seconds = None,
 ) -> None:
     """Distil a data set ("digits", "imagenette", ..., or a folder with one subfolder of images per class) into `out`/set.
 
@@ -45,6 +47,7 @@ def distil(
     from .experts import experts_name, train_experts
     from .run import distil as run
 
+    stop_after(max_seconds)
     given = {"size": size, "iterations": iterations, "lr": lr, "prior": prior, "plan": plan and PLANS[plan]}
     overrides = {k: v for k, v in given.items() if v is not None}
     config = settings.preset(preset, algorithm=algorithm, space=space, ipc=ipc, seed=seed, **overrides)
@@ -67,12 +70,14 @@ def evaluate(
     data_path: DataPath = None,
     data_split: Split = None,
     device: Device = "cpu",
+    max_seconds: Seconds = None,
 ) -> None:
     """Train networks on the set in `folder` and print their accuracy on real images."""
     from .data import load_data
     from .evaluate import evaluate as run
     from .spaces import SyntheticSet
 
+    stop_after(max_seconds)
     synthetic = SyntheticSet.load(folder)
     data = load_data(dataset, path=data_path, split=data_split, size=synthetic.images().shape[-1]).to(device)
     changes = {"split": split} | ({"repeats": repeats} if repeats else {})
@@ -93,11 +98,13 @@ def experts(
     data_path: DataPath = None,
     split: Split = None,
     device: Device = "cpu",
+    max_seconds: Seconds = None,
 ) -> None:
     """Train the expert trajectories of a preset; those already there are kept."""
     from .data import load_data
     from .experts import experts_name, train_experts
 
+    stop_after(max_seconds)
     config = settings.preset(preset, algorithm="MTT", seed=seed, **({"size": size} if size else {}))
     data = load_data(dataset, path=data_path, split=split, size=config.size)
     folder = out or Path("runs") / experts_name(config, data)
@@ -138,10 +145,11 @@ def train_prior(
 
 
 def table(grid: str = "digits", missing: bool = False, run: bool = False, only: str = "", device: Device = "cpu",
-          records: Path = Path("book/_data/records")) -> None:
+          max_seconds: Seconds = None, records: Path = Path("book/_data/records")) -> None:
     """Print a grid's table from its records; list what is missing; or run it, cell by cell (`--run`)."""
     from . import results
 
+    stop_after(max_seconds)
     if run:
         results.run_grid(grid, only=only, records=records, device=device)
     absent = results.missing(grid, records)

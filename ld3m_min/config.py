@@ -309,7 +309,10 @@ def _convert(hint, value, where):
     for option in options:
         origin = typing.get_origin(option) or option
         if origin is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:
+                continue
         if origin is tuple and isinstance(value, list):
             return tuple(value)
         if isinstance(value, origin) and not (origin is int and isinstance(value, bool)):

@@ -189,7 +189,7 @@ def load_digits(size=32):
 
 
 def load_data(name_or_path="digits", *, path=None, size=None, split=None, name=None, cache=True, progress=True, workers=None):
-    """The data set called `name_or_path`: "digits", one of the paper's ten ImageNet subsets, or an image folder's path.
+    """The data set called `name_or_path`: "digits", one of the paper's ten ImageNet subsets, or a path of images.
 
     `LD3M_DATA` in the environment is the folder of a subset's images, or one in which paths that don't exist here are
     looked up. A name that a record holds gives the same data again: "imagenette-fastai" is split="fastai".

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from .archives import is_archive, unpack
 from .data import IMAGENET_MEAN, IMAGENET_STD, DataSplits, ImageDataset
 from .images import cache_folder, decode, list_images
 from .subsets import subset
@@ -25,6 +26,8 @@ OFFICIAL_COUNT = 50  # of them in each class
 
 def load_folder(path, *, size=128, name=None, test_fraction=0.2, cache=True, progress=True, workers=None):
     """Any folder of images, one subfolder a class; or train/ with val/ or test/ or both, each of such subfolders.
+
+    A zip or tar of such a folder does as well; it is unpacked once, see :mod:`ld3m_min.archives`.
 
     Images are decoded once, turned upright, brought to RGB, their short side resized to `size` (antialiased bicubic)
     and the centre cropped. With train/ and one other folder, that one is the test split; with all three each is what it
@@ -108,9 +111,12 @@ def load_subset(name, path=None, *, split="paper", size=128, cache=True, progres
 
 def _folder(path):
     root = Path(path).expanduser()
+    if is_archive(root):
+        return unpack(root, cache_folder() / "archives").resolve()
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise FileNotFoundError(f"image folder {str(root)!r} {what}; give the folder that holds one subfolder per class")
+        raise FileNotFoundError(f"image folder {str(root)!r} {what}; give the folder, or the "
+                                "zip or tar, that holds one subfolder per class")
     return root.resolve()
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import adapters
-from .storage import read_json, write_json
-
-SHIPPED = Path(__file__).parent / "priors"
+from . import adapters, hub
+from .hub import SHIPPED as SHIPPED
+from .storage import write_json
 
 
 def alphas_cumprod(scheduler):
@@ -78,7 +77,7 @@ class LatentDiffusionPrior:
         self.has_null = null and class_embedding is not None
         config = autoencoder.config
         scale = config.get("scaling_factor")
-        if scale is None or not math.isfinite(scale) or scale <= 0 or config.get("shift_factor"):
+        if not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale <= 0 or config.get("shift_factor"):
             raise ValueError(
                 f"the autoencoder's scaling_factor is {scale}, its shift_factor {config.get('shift_factor')}; latents need a "
                 "positive factor and no shift: set it in the autoencoder's configuration (1.0 for the public VQ-f4)"
@@ -281,67 +280,57 @@ class LatentDiffusionPrior:
         return {k: v for k, v in parts.items() if v is not None}
 
     @classmethod
-    def from_pretrained(cls, path_or_id, *, dtype=torch.float32, device="cpu", classes=(), prompt="a photo of a {}"):
+    def from_pretrained(cls, path_or_id, *, dtype=torch.float32, device="cpu", classes=(), prompt="a photo of a {}",
+                        revision=None, sha256=None):
         """Load a prior: a shipped one ("digits"), a folder written by `save_pretrained`, a folder that holds a pipeline of
-        diffusers, or the hub id of either. Weights are read from safetensors alone.
+        diffusers, or the hub id of either. Weights are read from safetensors alone; no code in the folder is run.
 
         Args:
             classes, prompt: for a pipeline, as in :meth:`from_diffusers`.
+            revision: branch, tag or commit of a hub id, as in "org/name@revision". Whatever is given, `source` has the
+                commit, so a set names the very files it was made with.
+            sha256: the digest that :func:`ld3m_min.hub.folder_digest` must give.
 
         Raises:
             FileNotFoundError: neither a shipped name nor a folder, and the hub cannot be reached or has no such id.
-            ValueError: the folder lacks a part, or a part does not fit.
+            ValueError: the folder lacks a part, a part does not fit, or it is not what `sha256` says.
         """
         import diffusers
-        from safetensors.torch import load_file
 
-        folder = _find(path_or_id)
-        index = read_json(folder / "model_index.json")
+        found = hub.find_prior(path_or_id, revision=revision, sha256=sha256)
+        folder, index = found.folder, hub.read_index(found.folder)
         options = {"low_cpu_mem_usage": False, "use_safetensors": True}  # the sparing way would need accelerate
-        if index.get("_class_name") != cls.__name__:
+        if index["_class_name"] != cls.__name__:
             # a filter of images has no part in this
             unused = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
             pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **options, **unused)
             prior = cls.from_diffusers(pipeline, classes=classes, prompt=prompt)
-            prior.source = str(path_or_id)
-            return prior.to(device, dtype)
+            prior.source = found.source
+        else:
+            prior = cls._assembled(folder, index, found.source, options)
+        hub.check_finite(prior.modules, found.source)
+        return prior.to(device, dtype)
+
+    @classmethod
+    def _assembled(cls, folder, index, source, options):
+        """A prior from a folder of :meth:`save_pretrained`."""
+        import diffusers
+
+        hub.check_own_index(folder / "model_index.json", index)
         schedulers = tuple(n for n in dir(diffusers) if n.endswith("Scheduler"))
         known = {"vae": adapters.AUTOENCODERS, "unet": adapters.DENOISERS, "transformer": adapters.DENOISERS,
                  "scheduler": schedulers}
         parts = {}
         for name in ("vae", *(n for n in known if n != "vae" and n in index)):
             if index.get(name) not in known[name]:
-                raise ValueError(
-                    f"{path_or_id}: model_index.json names {index.get(name)!r} as {name}; expected one of {known[name]}"
-                )
+                raise ValueError(f"{source}: model_index.json names {index.get(name)!r} as {name}; expected one of {known[name]}")
             part = getattr(diffusers, index[name])
-            parts[name] = part.from_pretrained(folder / name, **({} if name == "scheduler" else options))
-        embedding = None
+            parts[name] = part.from_pretrained(folder / name) if name == "scheduler" else hub.loaded(part, folder / name, options)
+        embedding, classes = None, index.get("classes", ())
         if index.get("conditional"):
-            weight = load_file(folder / "class_embedding" / "model.safetensors")["weight"]
-            embedding = nn.Embedding.from_pretrained(weight.clone())
-        prior = cls(parts["vae"], parts.get("unet") or parts.get("transformer"), parts.get("scheduler"), embedding,
-                    classes=index.get("classes", ()), null=index.get("null", True), source=str(path_or_id))
-        return prior.to(device, dtype)
-
-
-def _find(path_or_id):
-    """Folder of a shipped prior, of a path, or of a hub snapshot."""
-    if (SHIPPED / str(path_or_id) / "model_index.json").exists():
-        return SHIPPED / str(path_or_id)
-    if Path(path_or_id).exists():
-        return Path(path_or_id)
-    from huggingface_hub import snapshot_download
-
-    try:
-        # parts only: no checkpoints of the whole model, no variants of the weights
-        wanted = ["*.json", "*/*.safetensors", "*.txt", "*.model"]
-        unwanted = ["*.fp16.*", "*.non_ema.*", "safety_checker/*"]
-        return Path(snapshot_download(str(path_or_id), allow_patterns=wanted, ignore_patterns=unwanted))
-    except Exception as error:
-        shipped = sorted(p.name for p in SHIPPED.iterdir() if p.is_dir()) if SHIPPED.is_dir() else []
-        raise FileNotFoundError(
-            f"no prior {str(path_or_id)!r}: it is neither shipped ({', '.join(shipped)}), nor a folder here, "
-            f"nor to be had from the hub ({type(error).__name__}). A released checkpoint becomes a folder by "
-            "LatentDiffusionPrior.from_compvis(checkpoint, yaml).save_pretrained(folder); then give that folder"
-        ) from error
+            embedding = nn.Embedding.from_pretrained(hub.read_embedding(folder / "class_embedding" / "model.safetensors"))
+            if classes and len(classes) != embedding.num_embeddings - index.get("null", True):
+                rows = f"{embedding.num_embeddings} rows, {'with' if index.get('null', True) else 'without'} a null class"
+                raise ValueError(f"{source}: {len(classes)} class names for a class embedding of {rows}; they differ")
+        return cls(parts["vae"], parts.get("unet") or parts.get("transformer"), parts.get("scheduler"), embedding,
+                   classes=classes, null=index.get("null", True), source=source)

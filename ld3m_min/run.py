@@ -1,6 +1,7 @@
 """The distillation loop: section 4 of the paper. Draw, generate, match, step; record; save; go on where it stopped."""
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 import warnings
@@ -13,6 +14,7 @@ from .distillers import DISTILLERS
 from .experts import train_experts
 from .prior import LatentDiffusionPrior
 from .progress import bar
+from .signals import DEADLINE, stoppable
 from .spaces import SyntheticSet, build_space, draw_initial_images, forward_noise
 from .storage import load_checkpoint, locked, save_checkpoint
 
@@ -49,19 +51,21 @@ def distil(config, *, data, prior=None, out=None, resume=True, callback=None, ex
 
     Raises:
         ValueError: what doesn't fit together, before the first iteration. FloatingPointError: `config.patience`
-            iterations in a row were not finite; the last good state is in `out`.
+            iterations in a row were not finite; the last good state is in `out`. OSError: `out` cannot be written to, or
+            vanished; earlier checkpoints are whole. Interrupted: SIGTERM, Ctrl-C or a deadline, after saving.
     """
     if data.size != config.size:
         raise ValueError(f"the data has {data.size} px, the configuration says size={config.size}; load it at that size")
     config = replace(config, dataset=data.name)  # what the set and its checkpoints are of
     if out is None:
         with tempfile.TemporaryDirectory(prefix="ld3m-") as scratch:
-            return _distil(config, data, prior, None, Path(scratch), False, callback, experts, device, progress)
-    with locked(out):
-        return _distil(config, data, prior, Path(out), Path(out), resume, callback, experts, device, progress)
+            return _distil(config, data, prior, None, Path(scratch), False, callback, experts, device, progress, None)
+    out = Path(out).absolute()  # whatever becomes of the working directory
+    with locked(out) as lock:
+        return _distil(config, data, prior, out, out, resume, callback, experts, device, progress, lock)
 
 
-def _distil(config, data, prior, out, work, resume, callback, experts, device, progress):
+def _distil(config, data, prior, out, work, resume, callback, experts, device, progress, lock):
     data = data.with_normalisation(config.normalisation).to(device)
     if config.space != "pixel":
         prior = (prior or LatentDiffusionPrior.from_pretrained(config.prior)).to(device=device)
@@ -86,59 +90,107 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
             learned |= {f"distiller.{k}": p for k, p in distiller.parameters.items()}
             groups.append({"params": list(distiller.parameters.values()), "lr": config.mtt.lr_lr})
         sgd = torch.optim.SGD(groups, momentum=config.momentum)
-        found = load_checkpoint(out / "checkpoints", config=asdict(config)) if out and resume else None
+        found = None
+        if out and resume:
+            momenta = {f"momentum.{k}": p for k, p in learned.items()}
+            found = load_checkpoint(out / "checkpoints", config=asdict(config), like=learned, optional=momenta)
         if found:
-            start, history, before = found.step, found.notes["history"], found.notes["seconds"]
+            start, history, before = found.step, _history(found), float(found.notes.get("seconds", 0.0))
             _restore(learned, sgd, found.tensors)
 
     def save(step):
         if out:
+            lock.check()
             momenta = {f"momentum.{k}": sgd.state[p]["momentum_buffer"] for k, p in learned.items() if sgd.state.get(p)}
             tensors = learned | momenta
             notes = {"history": history, "seconds": before + time.monotonic() - began}
             save_checkpoint(out / "checkpoints", step, tensors, config=asdict(config), notes=notes)
 
-    misses = 0
+    def give_up_after(misses, why):
+        kept = f"the last good state is in {out}" if out else "give `out` to keep the last good state"
+        raise FloatingPointError(
+            f"not finite in {misses} iterations in a row, the last one {history[-1]['iteration']} ({why}); {kept}. "
+            f"Start anew, in another folder, with a lower lr than {config.lr:g} or a lower guidance scale"
+        )
+
+    if (misses := _misses(history)) >= config.patience:  # it had given up before
+        give_up_after(misses, history[-1].get("why"))
     shown = bar(range(start, config.iterations), initial=start, total=config.iterations,
                 desc=f"{config.algorithm} {config.space}", show=progress)
-    for it in shown:
-        loss, norms = _gradients(config, space, distiller, learned, labels, it)
-        finite = all(torch.isfinite(torch.tensor([loss, *norms.values()])).tolist())
-        entry = {"iteration": it, "loss": loss, **{f"grad_{k.split('.')[-1]}": v for k, v in norms.items()}}
-        if finite:
-            misses = 0
-            sgd.step()
-            space.project()
-            distiller.project()
-            if "lr" in distiller.parameters:
-                entry["lr"] = distiller.parameters["lr"].item()
-        else:  # caught before the optimiser: nothing of it enters the state
-            misses += 1
-            entry = {"iteration": it, "skipped": True}
-        history.append(entry)
-        shown.set_postfix(loss=f"{loss:.4g}", skipped=sum("skipped" in h for h in history))
-        if misses >= config.patience:
-            save(it + 1)
-            kept = f"the last good state is in {out}" if out else "give `out` to keep the last good state"
-            raise FloatingPointError(
-                f"loss or gradient was not finite in {misses} iterations in a row, the last one {it} (loss {loss}); "
-                f"{kept}. Start anew, in another folder, with a lower lr than {config.lr:g} or a lower guidance scale"
-            )
-        if callback is not None:
-            callback(Progress(it, loss, norms, space))
-        if (it + 1) % config.checkpoint_every == 0 or it + 1 == config.iterations:
-            save(it + 1)
-    skipped = sum("skipped" in h for h in history)
-    if skipped:
-        warnings.warn(f"{skipped} of {len(history)} iterations were skipped: not finite", stacklevel=3)
-    result = _finish(config, data, prior, space, labels, history, before + time.monotonic() - began)
-    if out:
-        result.save(out / "set")
+    with stoppable() as stop:
+        for it in shown:
+            loss, norms, wrong = _gradients(config, space, distiller, learned, labels, it)
+            entry = {"iteration": it, "loss": loss, **{f"grad_{k.split('.')[-1]}": v for k, v in norms.items()}}
+            if not wrong:
+                wrong = _step(sgd, learned, space, distiller, entry)
+            if wrong:  # nothing of it is in the state
+                entry = {"iteration": it, "skipped": True, "why": wrong}
+            history.append(entry)
+            shown.set_postfix(loss=f"{loss:.4g}", skipped=sum("skipped" in h for h in history),
+                              **{k: f"{v:.4g}" for k, v in entry.items() if k == "lr"})
+            if (misses := _misses(history)) >= config.patience:
+                save(it + 1)
+                give_up_after(misses, wrong)
+            if callback is not None:
+                callback(Progress(it, loss, norms, space))
+            last, due = it + 1 == config.iterations, (it + 1) % config.checkpoint_every == 0
+            if last or due or stop.reason:
+                save(it + 1)
+            if stop.reason and not last:
+                stop.leave(f"{it + 1} of {config.iterations} iterations are saved" if out else "nothing is kept without `out`")
+        skipped, held = (sum(k in h for h in history) for k in ("skipped", "lr_held"))
+        if skipped:
+            warnings.warn(f"{skipped} of {len(history)} iterations were skipped: not finite", stacklevel=3)
+        if held:
+            warnings.warn(f"the learned rate of MTT was held at its bound in {held} of {len(history)} iterations; "
+                          f"lower mtt.lr_lr = {config.mtt.lr_lr:g}", stacklevel=3)
+        result = _finish(config, data, prior, space, labels, history, before + time.monotonic() - began)
+        if out:
+            lock.check()
+            result.save(out / "set")
+        if stop.reason and stop.reason != DEADLINE:  # whoever called this must not go on either; a deadline it sees itself
+            stop.leave("the distillation is finished" + (", its set saved" if out else ""))
     return result
 
 
+def _misses(history):
+    """How many iterations at the end of the history were skipped, so that patience survives a resume."""
+    return next((i for i, h in enumerate(reversed(history)) if "skipped" not in h), len(history))
+
+
+def _history(found):
+    history = found.notes.get("history")
+    if not isinstance(history, list) or len(history) != found.step or not all(isinstance(h, dict) for h in history):
+        raise ValueError(f"checkpoint {found.step} has no history of {found.step} iterations; it is not of a distillation")
+    return history
+
+
+def _step(sgd, learned, space, distiller, entry):
+    """One optimiser step, undone where it leads to what is not finite; returns what that was, or None."""
+    before = {k: p.detach().clone() for k, p in learned.items()}
+    momenta = {p: s["momentum_buffer"].clone() for p, s in sgd.state.items() if s.get("momentum_buffer") is not None}
+    sgd.step()
+    buffers = {k: sgd.state[p].get("momentum_buffer") for k, p in learned.items()}
+    wrong = next((k for k, p in learned.items() if not torch.isfinite(p).all()
+                  or (buffers[k] is not None and not torch.isfinite(buffers[k]).all())), None)
+    if wrong:
+        with torch.no_grad():
+            for k, p in learned.items():
+                p.copy_(before[k])
+                sgd.state[p] = {"momentum_buffer": momenta[p]} if p in momenta else {}
+        return f"{wrong.split('.')[-1]} after the step"
+    space.project()
+    rate = distiller.parameters["lr"].item() if "lr" in distiller.parameters else None
+    distiller.project()
+    if rate is not None:
+        entry["lr"] = distiller.parameters["lr"].item()
+        if entry["lr"] != rate:
+            entry["lr_held"] = True
+    return None
+
+
 def _gradients(config, space, distiller, learned, labels, it):
-    """Loss and gradients of one iteration: dL/dS at the images, then the chain rule through the generator (7)."""
+    """Loss, gradient norms and what was not finite of one iteration: dL/dS at the images, then the chain rule (7)."""
     for p in learned.values():
         p.grad = None
     again = config.redraw_noise and config.space == "ld3m"  # the public code judges one sample, differentiates another
@@ -150,11 +202,15 @@ def _gradients(config, space, distiller, learned, labels, it):
     else:
         images = space.images()
     leaf = images.detach().requires_grad_()
+    if not torch.isfinite(leaf).all():
+        return math.nan, {}, "generated images"
     loss = distiller.step(leaf, labels, it).item()
     if again:
         images = space.images(other)
     images.backward(leaf.grad)
-    return loss, {k: p.grad.norm().item() for k, p in learned.items()}
+    norms = {k: p.grad.norm().item() for k, p in learned.items()}
+    bad = [f"gradient of {k.split('.')[-1]}" for k, v in norms.items() if not math.isfinite(v)]
+    return loss, norms, "loss" if not math.isfinite(loss) else (bad[0] if bad else None)
 
 
 def _restore(learned, sgd, tensors):

@@ -10,7 +10,8 @@ import threading
 import time
 from contextlib import contextmanager
 
-REASONS = {"SIGTERM": 143, "Ctrl-C": 130, "the time given is up": 75}
+DEADLINE = "the time given is up"
+REASONS = {"SIGTERM": 143, "Ctrl-C": 130, DEADLINE: 75}
 _NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 _deadline = None
 
@@ -32,7 +33,7 @@ class Stop:
     @property
     def reason(self):
         late = _deadline is not None and time.monotonic() > _deadline
-        return self._signal or ("the time given is up" if late else None)
+        return self._signal or (DEADLINE if late else None)
 
     def leave(self, saved):
         """Leave the loop; `saved` says what is kept ("12 of 60 iterations are saved")."""

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load as load_safetensors
 
 from .backprop import ONE_PASS, Plan, decode_with_plan, generate_with_plan
 from .config import from_dict
 from .prior import LatentDiffusionPrior
 from .sampler import SamplerConfig, check_codes, timesteps
-from .storage import read_json, seeded, to_bytes, write_bytes, write_json
+from .set_files import FILES, FORMAT, OWN_PRIOR, VERSION, check_index, check_tensors, is_path
+from .storage import from_bytes, read_json, replace_folder, seeded, signature, signed, standing, to_bytes, write_bytes, write_json
 
 
 class Space:
@@ -149,6 +150,7 @@ class SyntheticSet:
         state: the learned codes and constants, name -> tensor. recipe: JSON-able: configuration, normalisation, prior.
         history: one dict per iteration (loss, gradient norms; "skipped" where it was not finite).
         prior: what decodes the codes, where it has no name, folder or hub id of its own: then it is saved with the set.
+        home: the folder it was loaded from, if it was.
     """
 
     pixels: torch.Tensor
@@ -158,6 +160,7 @@ class SyntheticSet:
     recipe: dict = field(default_factory=dict)
     history: tuple[dict, ...] = ()
     prior: object = None
+    home: Path | None = None
 
     def images(self):
         """(B, 3, H, W) in [0, 1]."""
@@ -170,22 +173,51 @@ class SyntheticSet:
 
     @torch.no_grad()
     def regenerate(self, prior=None):
-        """Decode the codes again: the same images as `images()`. Loads the prior the recipe names, if none is given."""
+        """Decode the codes again: the same images as `images()`. Loads the prior the recipe names, if none is given.
+
+        Raises:
+            ValueError: a loaded set names a path of the machine that made it; give the prior.
+        """
         config = self.recipe["config"]
         if config["space"] == "pixel":
             return self.state["pixels"]
-        prior = prior or self.prior or LatentDiffusionPrior.from_pretrained(self.recipe["prior"]["source"])
+        prior = prior or self.prior or LatentDiffusionPrior.from_pretrained(self._prior_source())
         codes = {k: v.to(prior.device) for k, v in self.state.items()}
         if config["space"] == "autoencoder":
             return prior.decode(codes["Z"]).cpu()
         sampler = from_dict(SamplerConfig, config["sampler"])
         return generate_with_plan(prior, codes["Z"], codes.get("c"), codes["noise"], sampler, Plan()).cpu()
 
+    def _prior_source(self):
+        source = self.recipe["prior"]["source"]
+        if self.home is None:
+            return source
+        if source == OWN_PRIOR:
+            return standing(self.home) / "prior"
+        if is_path(source):  # what a file says never leads out of its folder
+            raise ValueError(f"the set in {self.home} was made with a prior from the path {source!r}; load it yourself, if you "
+                             "trust it, and give it: regenerate(LatentDiffusionPrior.from_pretrained(path))")
+        return source
+
     def save(self, folder):
-        """Write the set as a folder that says all: codes and exact pixels, PNG files by class, recipe, card."""
+        """Write the set as a folder that says all: codes and exact pixels, PNG files by class, recipe, card.
+
+        The folder is replaced as a whole: a kill leaves the earlier set or the new one.
+
+        Raises:
+            ValueError: the folder holds anything but a set. OSError: it cannot be written; an earlier set is intact.
+        """
+        folder = Path(folder)
+        inside = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        if others := sorted(name for name in inside if name not in FILES and name[0] != "."):
+            raise ValueError(f"{folder} holds other files ({', '.join(others[:5])}), and a set replaces its folder as a whole; "
+                             "give it a folder of its own")
+        with replace_folder(folder) as new:
+            self._write(new)
+
+    def _write(self, folder):
         from PIL import Image
 
-        folder = Path(folder)
         tensors = {f"state.{k}": v for k, v in self.state.items()} | {"images": self.pixels, "labels": self.labels}
         data = to_bytes(tensors)
         lines = []
@@ -197,12 +229,14 @@ class SyntheticSet:
             lines.append(json.dumps({"file_name": place.as_posix(), "label": label, "class": self.classes[label]}))
         if self.prior is not None:
             self.prior.save_pretrained(folder / "prior")
+        elif self.home is not None and (self.recipe.get("prior") or {}).get("source") == OWN_PRIOR:
+            shutil.copytree(standing(self.home) / "prior", folder / "prior")
         write_bytes(folder / "metadata.jsonl", ("\n".join(lines) + "\n").encode())
         write_bytes(folder / "README.md", self._card().encode())
         write_bytes(folder / "set.safetensors", data)
-        index = {"format": "ld3m_min synthetic set", "version": 1, "classes": list(self.classes), "recipe": self.recipe,
+        index = {"format": FORMAT, "version": VERSION, "classes": list(self.classes), "recipe": self.recipe,
                  "history": list(self.history), "sha256": hashlib.sha256(data).hexdigest()}
-        write_json(folder / "set.json", index)  # last: without it the folder is no set
+        write_json(folder / "set.json", signed(index))
 
     @classmethod
     def load(cls, folder):
@@ -211,28 +245,26 @@ class SyntheticSet:
         Raises:
             FileNotFoundError: no such set. ValueError: damaged, or not one of ours.
         """
-        folder = Path(folder)
-        index = read_json(folder / "set.json")
-        if not isinstance(index, dict) or index.get("format") != "ld3m_min synthetic set" or index.get("version") != 1:
-            raise ValueError(f"{folder / 'set.json'} does not describe a synthetic set of version 1")
+        folder = Path(folder).absolute()
+        place = standing(folder)
+        index = read_json(place / "set.json")
+        version = index.get("version") if isinstance(index, dict) else None
+        if version not in (1, VERSION) or index.get("format") != FORMAT:
+            raise ValueError(f"{folder / 'set.json'} does not describe a synthetic set of version {VERSION}")
+        if version > 1 and index.get("checksum") != signature(index):  # version 1 had none
+            raise ValueError(f"{folder / 'set.json'} does not match its own checksum; the file is damaged")
+        check_index(folder, index)
         try:
-            data = (folder / "set.safetensors").read_bytes()
+            data = (place / "set.safetensors").read_bytes()
         except FileNotFoundError:
             raise FileNotFoundError(f"{folder} lacks set.safetensors; the set is incomplete") from None
-        if hashlib.sha256(data).hexdigest() != index.get("sha256"):
+        if hashlib.sha256(data).hexdigest() != index["sha256"]:
             raise ValueError(f"{folder / 'set.safetensors'} does not match the checksum in set.json; the file is damaged")
-        tensors = {k: _plain(v) for k, v in load_safetensors(data).items()}  # aligned, unlike the bytes of the file
-        images, labels, classes = tensors.pop("images"), tensors.pop("labels"), tuple(index["classes"])
-        if images.dim() != 4 or images.dtype != torch.float32 or len(images) != len(labels):
-            raise ValueError(f"{folder}: images are {tuple(images.shape)} {images.dtype} for {len(labels)} labels")
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
-            reach = f"{int(labels.min())} to {int(labels.max())}"
-            raise ValueError(f"{folder}: labels reach from {reach}, but there are {len(classes)} classes")
+        tensors = from_bytes(data, folder / "set.safetensors")
+        check_tensors(folder, tensors, index)
+        images, labels = tensors.pop("images"), tensors.pop("labels")
         state = {k.removeprefix("state."): v for k, v in tensors.items()}
-        recipe = index["recipe"]
-        if (folder / "prior" / "model_index.json").exists():
-            recipe = recipe | {"prior": {"source": str(folder / "prior")}}
-        return cls(images, labels, classes, state, recipe, tuple(index["history"]))
+        return cls(images, labels, tuple(index["classes"]), state, index["recipe"], tuple(index["history"]), home=folder)
 
     def _card(self):
         c, n = self.recipe["config"], self.recipe["normalisation"]

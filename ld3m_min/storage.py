@@ -1,26 +1,30 @@
-"""Files that are whole or not there: atomic writes, checkpoints with checksums, and the generators that need no replay.
+"""Checkpoints with checksums, and the generators that need no replay; files as such are in `files`.
 
 A checkpoint is a folder `step-00000042` with `state.safetensors` (all tensors) and `manifest.json` (schema, step,
-configuration, checksum), written beside its place, flushed, then renamed. The last two are kept. Reading takes the
-newest that verifies, else the one before.
+configuration, checksums of both files), written beside its place, flushed, then renamed. The last two are kept. Reading
+takes the newest that verifies, else the one before, and says so.
 """
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import shutil
-import sys
 import uuid
-from contextlib import contextmanager
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
-SCHEMA = 1
+from .files import flush, locked, read_json, replace_folder, signature, signed, standing, sweep, why, write_bytes, write_json
+
+__all__ = ["Checkpoint", "config_difference", "from_bytes", "load_checkpoint", "locked", "read_json", "replace_folder",
+           "save_checkpoint", "seeded", "signature", "signed", "standing", "sweep", "to_bytes", "why", "write_bytes",
+           "write_json"]
+SCHEMA = 2
 
 
 def seeded(seed, *purpose):
@@ -30,56 +34,6 @@ def seeded(seed, *purpose):
     """
     digest = hashlib.sha256(repr((int(seed), *purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-def _flush(path):
-    """Bring a file or folder to the disk; folders cannot be opened on some systems, where the rename suffices."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_bytes(path, data):
-    """Write a file beside its place, flush it, rename it: a reader sees the old content or the new, never a part."""
-    path = Path(path)
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = error.strerror or error
-        raise OSError(f"cannot write {path.name} in {path.parent}: {reason}; nothing was changed") from error
-
-
-def write_json(path, value):
-    """Atomically write `value` as readable JSON."""
-    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
-
-
-def read_json(path):
-    """The JSON object in a file.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file; not JSON. Both name the file.
-    """
-    path = Path(path)
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); it is damaged or not one of our files") from None
 
 
 def to_bytes(tensors):
@@ -99,10 +53,15 @@ class Checkpoint:
 def save_checkpoint(folder, step, tensors, *, config, notes=None, keep=2):
     """Write checkpoint `step` below `folder` and drop all but the newest `keep`.
 
+    Later steps go too: they are damaged, or of a run that was started anew.
+
     Args:
         tensors: name -> tensor; everything that a continued run needs.
         config: JSON-able; a run with another configuration refuses this checkpoint.
         notes: JSON-able extras (metrics so far).
+
+    Raises:
+        OSError: it cannot be written; the earlier checkpoints are whole.
     """
     folder = Path(folder)
     place, temporary = folder / f"step-{step:08d}", folder / f".tmp-{uuid.uuid4().hex}"
@@ -117,24 +76,33 @@ def save_checkpoint(folder, step, tensors, *, config, notes=None, keep=2):
     try:
         temporary.mkdir(parents=True)
         write_bytes(temporary / "state.safetensors", data)
-        write_json(temporary / "manifest.json", manifest)  # last: a folder without it never counts
+        write_json(temporary / "manifest.json", signed(manifest))  # last: a folder without it never counts
         if place.exists():
-            shutil.rmtree(place)
+            os.replace(place, folder / f".tmp-{uuid.uuid4().hex}")  # a rename, so that no half of it is ever read
         os.replace(temporary, place)
-        _flush(folder)
+        flush(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise OSError(f"cannot write a checkpoint in {folder}: {error}; earlier checkpoints are intact") from error
-    for old in _steps(folder)[:-keep]:
+        raise OSError(f"cannot write checkpoint {step} in {folder}: {why(error)}; earlier checkpoints are intact, and the same "
+                      "command goes on from the last of them") from error
+    found = _steps(folder)
+    for old in [p for p in found if p > place] + [p for p in found if p <= place][:-keep]:
         shutil.rmtree(old, ignore_errors=True)
+    sweep(folder)
 
 
 def _steps(folder):
-    return sorted(p for p in Path(folder).glob("step-*") if p.is_dir())
+    return sorted(p for p in Path(folder).glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name) and p.is_dir())
 
 
-def load_checkpoint(folder, *, config):
+def load_checkpoint(folder, *, config, like=None, optional=None):
     """The newest checkpoint below `folder` that verifies, or None where there is none.
+
+    One that doesn't is passed over with a warning that names the file and what is wrong with it.
+
+    Args:
+        like: name -> tensor: what it must hold, in names, shapes and dtypes, and every value finite; None checks nothing.
+        optional: as `like`, for what may be missing.
 
     Raises:
         ValueError: checkpoints exist, but none verifies, or the newest belongs to another configuration.
@@ -142,28 +110,77 @@ def load_checkpoint(folder, *, config):
     problems = []
     for place in reversed(_steps(folder)):
         try:
-            manifest = read_json(place / "manifest.json")
-            if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-                raise ValueError(f"{place.name}/manifest.json has schema other than {SCHEMA}")
-            data = (place / "state.safetensors").read_bytes()
-            if hashlib.sha256(data).hexdigest() != manifest["sha256"]["state.safetensors"]:
-                raise ValueError(f"{place.name}/state.safetensors does not match its checksum")
-            tensors = load_file(place / "state.safetensors")
-            step, stored, notes = int(manifest["step"]), manifest["config"], manifest["notes"]
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            manifest = _read_manifest(place)
+            tensors = _read_state(place, manifest)
+        except (OSError, ValueError) as error:
             problems.append(str(error))
             continue
-        difference = config_difference(stored, json.loads(json.dumps(config)))
+        difference = config_difference(manifest["config"], json.loads(json.dumps(config)))
         if difference:
             raise ValueError(
                 f"{folder} holds a run of another configuration; use another folder, or the same values:\n  "
                 + "\n  ".join(difference)
             )
-        return Checkpoint(step, tensors, notes)
+        if like is not None and (odd := _misfits(tensors, like, optional or {})):
+            problems.append(f"{place.name}/state.safetensors holds other tensors than this run: {odd}")
+            continue
+        if problems:
+            listed = "\n  ".join(problems)
+            step = manifest["step"]
+            warnings.warn(f"a checkpoint in {folder} is damaged; going on from step {step}:\n  {listed}", stacklevel=2)
+        return Checkpoint(manifest["step"], tensors, manifest["notes"])
     if problems:
         listed = "\n  ".join(problems)
         raise ValueError(f"no checkpoint in {folder} is whole; remove the folder to start anew:\n  {listed}")
     return None
+
+
+def _read_manifest(place):
+    manifest, name = read_json(place / "manifest.json"), f"{place.name}/manifest.json"
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise ValueError(f"{name} has a schema other than {SCHEMA}")
+    if manifest.get("checksum") != signature(manifest):
+        raise ValueError(f"{name} does not match its checksum")
+    kinds = {"step": int, "config": dict, "notes": dict, "sha256": dict}
+    wrong = [k for k, kind in kinds.items() if not isinstance(manifest.get(k), kind)]
+    if wrong or manifest["step"] != int(place.name.removeprefix("step-")):
+        raise ValueError(f"{name} does not describe this checkpoint ({', '.join(wrong) or 'step'})")
+    return manifest
+
+
+def _read_state(place, manifest):
+    name = f"{place.name}/state.safetensors"
+    try:
+        data = (place / "state.safetensors").read_bytes()
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {why(error)}") from None
+    if hashlib.sha256(data).hexdigest() != manifest["sha256"].get("state.safetensors"):
+        raise ValueError(f"{name} does not match its checksum")
+    return from_bytes(data, name)
+
+
+def from_bytes(data, name):
+    """Tensors of safetensors bytes, each in memory of its own.
+
+    Raises:
+        ValueError: damaged, or no safetensors; names the file.
+    """
+    try:
+        return {k: v.clone() for k, v in sorted(load(data).items())}  # aligned, unlike the bytes: kernels round alike
+    except Exception as error:  # SafetensorError, and what a hostile header makes of numbers, names and memory
+        raise ValueError(f"{name} is no safetensors file, or damaged: {error}") from None
+
+
+def _misfits(tensors, like, optional):
+    """What is missing, too much, of another shape or dtype, or not finite; '' where all fits."""
+    known = {**optional, **like}
+    odd = [f"{k} is missing" for k in like if k not in tensors] + [f"{k} is not of it" for k in tensors if k not in known]
+    for k, v in tensors.items():
+        if k in known and (v.shape != known[k].shape or v.dtype != known[k].dtype):
+            odd.append(f"{k} is {tuple(v.shape)} {v.dtype}, not {tuple(known[k].shape)} {known[k].dtype}")
+        elif not torch.isfinite(v).all():
+            odd.append(f"{k} is not finite")
+    return "; ".join(odd[:5])
 
 
 def config_difference(stored, now, prefix=""):
@@ -175,23 +192,3 @@ def config_difference(stored, now, prefix=""):
             for line in config_difference(stored.get(key), now.get(key), f"{prefix}{key}.")
         ]
     return [] if stored == now else [f"{prefix[:-1]}: {stored!r} -> {now!r}"]
-
-
-@contextmanager
-def locked(folder):
-    """Hold `folder` for this process; a second one is refused. The lock goes when the process does."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RuntimeError(f"another process works in {folder}; wait for it, or use another folder") from None
-        yield

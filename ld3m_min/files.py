@@ -1,0 +1,201 @@
+"""Files and folders that are whole or not there: atomic writes, replaced folders, one process at a time."""
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import uuid
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_LITTER = re.compile(r"\.tmp-[0-9a-f]{32}(-.*)?")  # what a kill in the midst of a write leaves
+_ADVICE = {
+    errno.ENOSPC: "free some space", errno.EDQUOT: "free some of the quota", errno.EROFS: "the disk can only be read",
+    errno.EACCES: "it may not be written to", errno.EPERM: "it may not be written to", errno.ENOENT: "the folder has vanished",
+    errno.EIO: "the disk is failing",
+}
+
+
+def flush(path):
+    """Bring a file or folder to the disk; folders cannot be opened on some systems, where the rename suffices."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def why(error):
+    """An OSError in words, with what can be done about it."""
+    root = error.__cause__ if error.errno is None and isinstance(error.__cause__, OSError) else error
+    advice = _ADVICE.get(root.errno)
+    return f"{root.strerror or root}" + (f" ({advice})" if advice else "")
+
+
+def write_bytes(path, data):
+    """Write a file beside its place, flush it, rename it: a reader sees the old content or the new, never a part.
+
+    Raises:
+        OSError: it cannot be written; the old content is still there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        flush(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(f"cannot write {path.name} in {path.parent}: {why(error)}; nothing was changed") from error
+
+
+def sweep(folder):
+    """Remove what a killed writer left half-written in `folder`; for the one process that works there."""
+    for place in Path(folder).glob(".tmp-*"):
+        if _LITTER.fullmatch(place.name):
+            _remove(place)
+
+
+def _remove(place):
+    if place.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            place.unlink(missing_ok=True)
+
+
+def _old(folder):
+    return folder.with_name(f".old-{folder.name}")
+
+
+def standing(folder):
+    """Where a folder written by :func:`replace_folder` is: `folder`, or its old copy after a kill between two renames."""
+    folder = Path(folder)
+    return _old(folder) if not folder.exists() and _old(folder).exists() else folder
+
+
+@contextmanager
+def replace_folder(folder):
+    """Give a new empty folder; when the block ends well, it takes the place of `folder` as a whole.
+
+    A kill leaves the old one or the new one; between the two renames the old one is `.old-NAME`, which :func:`standing`
+    finds and the next write puts back.
+
+    Raises:
+        OSError: it cannot be written; the old folder is still there.
+    """
+    folder = Path(folder).absolute()
+    temporary = folder.with_name(f".tmp-{uuid.uuid4().hex}-{folder.name}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for place in sorted(temporary.rglob("*")):
+            flush(place)
+        flush(temporary)
+        if standing(folder) != folder:
+            os.replace(_old(folder), folder)
+        _remove(_old(folder))
+        if folder.exists():
+            os.replace(folder, _old(folder))
+        os.replace(temporary, folder)
+        flush(folder.parent)
+        _remove(_old(folder))
+    except OSError as error:
+        if standing(folder) != folder:
+            with suppress(OSError):
+                os.replace(_old(folder), folder)
+        raise OSError(f"cannot write {folder.name} in {folder.parent}: {why(error)}; nothing was changed") from error
+    finally:
+        _remove(temporary)
+
+
+def write_json(path, value):
+    """Atomically write `value` as readable JSON."""
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(path):
+    """The JSON object in a file.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; not JSON. Both name the file.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); it is damaged or not one of our files") from None
+
+
+def signature(mapping):
+    """SHA-256 of a JSON-able mapping, without its entry "checksum": what a manifest says of itself."""
+    rest = {k: v for k, v in mapping.items() if k != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def signed(mapping):
+    """The mapping as JSON gives it back, with its :func:`signature` as "checksum"."""
+    plain = json.loads(json.dumps(mapping))
+    return plain | {"checksum": signature(plain)}
+
+
+class Lock:
+    """The hold on a folder that :func:`locked` gives."""
+
+    def __init__(self, folder, file):
+        self._folder, self._file = folder, file
+
+    def check(self):
+        """OSError where the folder is no longer the one that was locked: deleted, moved, or its disk unmounted."""
+        try:
+            same = os.path.samestat(os.stat(self._folder / ".lock"), os.fstat(self._file.fileno()))
+        except OSError:
+            same = False
+        if not same:
+            raise OSError(f"{self._folder} has vanished while the run was at work (deleted, moved, or its disk unmounted); "
+                          "nothing was written in its place. Bring it back, and the same command goes on from there")
+
+
+@contextmanager
+def locked(folder):
+    """Hold `folder` for this process, giving a :class:`Lock`; a second one is refused. The lock goes when the process does.
+
+    What an earlier process left half-written is removed.
+
+    Raises:
+        RuntimeError: another process holds it. OSError: it cannot be made or written to.
+    """
+    folder = Path(folder).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise OSError(f"cannot work in {folder}: {why(error)}; make it writable, or use another folder") from error
+    with file:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RuntimeError(f"another process works in {folder}; wait for it, or use another folder") from None
+        sweep(folder)
+        yield Lock(folder, file)
