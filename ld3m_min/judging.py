@@ -87,8 +87,6 @@ class Folder:
 
     def finish(self, job, values):
         """Keep a finished job; its checkpoints go."""
-        import shutil
-
         write_json(self.path / f"{job.name}.json", {"of": self.digest, "accuracies": values, "check": _check(values)})
         shutil.rmtree(self.path / "training" / job.name, ignore_errors=True)
 
