@@ -87,6 +87,10 @@ class Draw:
     family: str
     values: Mapping[str, torch.Tensor]
 
+    def to(self, device):
+        """The same draw with its values on `device`, so that using it again moves nothing."""
+        return Draw(self.family, {name: value.to(device) for name, value in self.values.items()})
+
 
 class DSA:
     """Augmentation by one family per call, `strategy` being their names joined by "_"; "none" or "" is the identity.
