@@ -98,7 +98,8 @@ def test_epochs_that_nobody_reads_are_neither_trained_nor_stored(config, digits,
 @pytest.mark.parametrize("name", ["ConvNet", "ViT"])
 def test_stopped_after_every_epoch_the_files_are_the_same(name, config, digits, tmp_path, monkeypatch):
     """ViT: trained stacked, with dropout. One epoch's file is torn on the way, another one lost."""
-    config = replace(config, network=replace(config.network, name=name), mtt=replace(config.mtt, max_start_epoch=3, train_epochs=4))
+    longer = replace(config.mtt, max_start_epoch=3, train_epochs=4, expert_lr=0.001)
+    config = replace(config, network=replace(config.network, name=name), mtt=longer)
     whole = train_experts(config, digits, tmp_path / "whole", progress=False)
 
     class StopAt:
@@ -130,7 +131,9 @@ def test_stacked_experts_are_the_same_to_rounding(config, digits, buffer, tmp_pa
     monkeypatch.setattr(module, "stacks", lambda name, device: True)
     stacked = train_experts(config, digits, tmp_path / "stacked", progress=False)
     for i in range(2):
-        assert torch.allclose(stacked.read(i, (0, 1, 2)), buffer.read(i, (0, 1, 2)), atol=1e-4)
+        ours, theirs = stacked.read(i, (0, 1, 2)), buffer.read(i, (0, 1, 2))
+        assert torch.equal(ours[0], theirs[0])
+        assert (ours - theirs).norm() < 0.01 * (theirs[2] - theirs[0]).norm()  # roundings, grown over eight steps
 
 
 def test_files_of_earlier_versions_are_read(buffer):
@@ -178,6 +181,6 @@ def test_a_flipped_or_missing_byte_is_always_named(shared, data):
         found = ExpertBuffer.open(shared.folder).read(0, (0, 1, 2))
         assert not cut and at < header and torch.equal(found, expected)  # e.g. the checksum's name
     except ValueError as error:
-        assert "expert-00000.safetensors" in str(error) and "remove it" in str(error)  # noqa: PT017
+        assert "expert-00000.safetensors" in str(error) and "remove it" in str(error)
     finally:
         shared.file(0).write_bytes(whole)

@@ -129,7 +129,7 @@ def test_stopped_anywhere_the_result_is_the_same(digits, real, tmp_path, monkeyp
     config, names = EvalConfig(epochs=5, width=16, repeats=2, lr={"default": 0.02}), ("ConvNet", "ViT", "AlexNet")
     expected = evaluate(real, digits, names, config=config)
 
-    for stops in range(60):
+    for stops in range(60):  # noqa: B007
         with monkeypatch.context() as m:
             m.setattr(signals.Stop, "reason", StopAt(4))
             try:
