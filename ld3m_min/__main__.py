@@ -69,10 +69,14 @@ def evaluate(
     seed: int = 0,
     data_path: DataPath = None,
     data_split: Split = None,
+    out: Path | None = None,
     device: Device = "cpu",
     max_seconds: Seconds = None,
 ) -> None:
-    """Train networks on the set in `folder` and print their accuracy on real images."""
+    """Train networks on the set in `folder` and print their accuracy on real images.
+
+    With `out`, each training is kept there: stopped, the evaluation goes on when started again with the same arguments.
+    """
     from .data import load_data
     from .evaluate import evaluate as run
     from .spaces import SyntheticSet
@@ -82,7 +86,7 @@ def evaluate(
     data = load_data(dataset, path=data_path, split=data_split, size=synthetic.images().shape[-1]).to(device)
     changes = {"split": split} | ({"repeats": repeats} if repeats else {})
     protocol = settings.eval_preset(preset, ipc=synthetic.ipc, **changes)
-    result = run(synthetic, data, architectures, config=protocol, seed=seed, progress=True)
+    result = run(synthetic, data, architectures, config=protocol, seed=seed, progress=True, out=out)
     for a in result.accuracies:
         low, high = result.confidence_interval(a)
         print(f"{a:10s} {100 * result.mean(a):5.1f} %   95 % interval {100 * low:.1f} to {100 * high:.1f}")
@@ -100,7 +104,7 @@ def experts(
     device: Device = "cpu",
     max_seconds: Seconds = None,
 ) -> None:
-    """Train the expert trajectories of a preset; those already there are kept."""
+    """Train the expert trajectories of a preset; those already there are kept, unfinished ones go on after their last epoch."""
     from .data import load_data
     from .experts import experts_name, train_experts
 

@@ -87,6 +87,10 @@ class Draw:
     family: str
     values: Mapping[str, torch.Tensor]
 
+    def to(self, device):
+        """The same draw with its values on `device`, so that using it again moves nothing."""
+        return Draw(self.family, {name: value.to(device) for name, value in self.values.items()})
+
 
 class DSA:
     """Augmentation by one family per call, `strategy` being their names joined by "_"; "none" or "" is the identity.
@@ -123,6 +127,35 @@ class DSA:
         for operation in FAMILIES.get(draw.family, ()):
             x = operation(x, draw.values)
         return x
+
+    def apply_each(self, x, draws, counts):
+        """x (N, C, H, W) whose first counts[0] images meet draws[0], the next counts[1] draws[1], and so on.
+
+        The same values as `apply` on each part, in one call for each family among the draws. ValueError where the counts
+        don't add up to N.
+        """
+        if sum(counts) != len(x):
+            raise ValueError(f"the counts of the draws add up to {sum(counts)}, but there are {len(x)} images")
+        families = {}
+        for part, draw in enumerate(draws):
+            families.setdefault(draw.family, []).append(part)
+        if len(families) == 1:
+            return self.apply(x, _join(draws, counts))
+        parts = [None] * len(draws)
+        pieces = x.split(list(counts))
+        for which in families.values():
+            together = _join([draws[i] for i in which], [counts[i] for i in which])
+            done = self.apply(torch.cat([pieces[i] for i in which]), together)
+            for i, piece in zip(which, done.split([counts[i] for i in which]), strict=True):
+                parts[i] = piece
+        return torch.cat(parts)
+
+
+def _join(draws, counts):
+    """One draw, with a value per image, for images that follow one another; all are of one family."""
+    values = {name: torch.cat([d.values[name].expand(n) for d, n in zip(draws, counts, strict=True)])
+              for name in draws[0].values}
+    return Draw(draws[0].family, values)
 
 
 def _uniform(name, n, side, generator):

@@ -1,11 +1,13 @@
 """Cross-architecture evaluation: section 4.1. Train each network from scratch on the synthetic set, test it once.
 
 The networks are those of the paper; learning-rate schedule, averaging and augmentation are the public code's. Nothing
-is chosen on what is tested: one training, one test, at the end.
+is chosen on what is tested: one training, one test, at the end. `train_network` is the protocol in its plainest form, one
+network, one step after the other; `evaluate` trains many at a time, on the same draws (:mod:`ld3m_min.judging`).
 """
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +16,12 @@ import torch.nn.functional as F
 
 from .augment import DSA
 from .config import ARCHITECTURES, EvalConfig
-from .networks import NETWORKS, build_network
+from .judging import Folder, build, describe, plan_jobs, run_job
+from .networks import NETWORKS
 from .progress import bar
-from .storage import seeded
+from .signals import stoppable
+from .storage import locked
+from .training import group_size, side_by_side
 
 
 @dataclass(frozen=True)
@@ -102,28 +107,41 @@ def train_network(network, images, labels, config, lr, generator):
 def accuracy(network, held, normalise, batch=256):
     """Fraction of an :class:`~ld3m_min.data.ImageDataset` that `network` labels rightly; one batch at a time is float."""
     network.eval()
-    right = 0
+    right = torch.zeros((), dtype=torch.long, device=held.labels.device)
     for index in torch.arange(len(held)).split(batch):
-        right += (network(normalise(held.take(index))).argmax(1) == held.labels[index]).sum().item()
-    return right / len(held)
+        right += (network(normalise(held.take(index))).argmax(1) == held.labels[index.to(held.labels.device)]).sum()
+    return right.item() / len(held)
 
 
-def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(), seed=0, progress=False):  # noqa: B008
+def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(), seed=0, progress=False, out=None,  # noqa: B008
+             plain=False):
     """Train every architecture on the set, `config.repeats` times, and test each once.
+
+    Repeats and architectures train side by side: on the CPU one in each of PyTorch's threads (`torch.get_num_threads()`,
+    OMP_NUM_THREADS), a ViT's repeats stacked in one; on a GPU each architecture's repeats stacked, if the set is small
+    enough. The result depends on (set, protocol, seed, architecture, repeat): the same call gives the same bits, and other
+    numbers of repeats or threads the same up to rounding.
 
     Args:
         synthetic: a :class:`~ld3m_min.spaces.SyntheticSet` (anything with `.images()` and `.labels`).
         data: :class:`~ld3m_min.data.DataSplits`; `config.split` of it is what they are tested on.
+        out: a folder in which finished trainings are kept, and running ones every few seconds and when the process is asked
+            to stop; the same call goes on from there, bit for bit. None keeps nothing.
+        plain: train one after the other with :func:`train_network` instead: the reference, slow; without `out`.
 
     Returns:
         :class:`EvalResult`.
 
     Raises:
-        ValueError: unknown architecture; a set of other classes or size than the data.
+        ValueError: unknown architecture; a set of other classes or size than the data; `out` holds another evaluation.
+        RuntimeError: another process works in `out`.
+        Interrupted: asked to stop, see :mod:`ld3m_min.signals`.
     """
     unknown = [a for a in architectures if a not in NETWORKS]
     if unknown:
         raise ValueError(f"unknown architecture {', '.join(unknown)}; choose {', '.join(NETWORKS)}")
+    if plain and out is not None:
+        raise ValueError("the plain loop keeps nothing: leave out=None, or plain=False")
     device = data.train.images.device
     images, labels = synthetic.images().detach().to(device), synthetic.labels.to(device)
     if images.shape[-1] != data.size or int(labels.max()) >= len(data.classes):
@@ -135,16 +153,47 @@ def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(
     if known != tuple(data.classes):
         raise ValueError(f"the set has classes {', '.join(known[:5])}, ..., the data {', '.join(data.classes[:5])}, ...")
     images, held = data.with_normalisation(kind).normalise(images, synthetic=True), data.split(config.split)
-    found = {a: [] for a in architectures}
-    with bar(total=len(found) * config.repeats, desc="evaluate", show=progress) as shown:
-        for a in found:
-            lr = config.lr.get(a, config.lr["default"])
-            for repeat in range(config.repeats):
-                network = build_network(a, classes=len(data.classes), size=data.size, width=config.width,
-                                        generator=seeded(seed, "evaluation network", a, repeat)).to(device)
-                generator = seeded(seed, "evaluation training", a, repeat)
-                train_network(network, images, labels, config, lr, generator)
-                found[a].append(accuracy(network, held, data.normalise))
-                shown.update()
     distiller = recipe.get("config", {}).get("network", {}).get("name", "ConvNet")
-    return EvalResult({a: tuple(v) for a, v in found.items()}, config.split, distiller)
+    train = _plainly if plain else _side_by_side
+    with bar(total=len(architectures) * config.repeats, desc="evaluate", show=progress) as shown:
+        found = train(images, labels, held, data, architectures, config, seed, out, shown)
+    return EvalResult({a: tuple(found[a]) for a in architectures}, config.split, distiller)
+
+
+def _plainly(images, labels, held, data, architectures, config, seed, out, shown):
+    found = {}
+    for job in plan_jobs(architectures, config.repeats, 1, "cpu"):
+        (network,), (generator,) = build(job, data, config, seed, images.device)
+        lr = config.lr.get(job.architecture, config.lr["default"])
+        train_network(network, images, labels, config, lr, generator)
+        found.setdefault(job.architecture, []).append(accuracy(network, held, data.normalise))
+        shown.update()
+    return found
+
+
+def _side_by_side(images, labels, held, data, architectures, config, seed, out, shown):
+    device, threads = images.device, torch.get_num_threads()
+    together = group_size(config.repeats, min(len(images), config.batch), data.size)
+    jobs = plan_jobs(dict.fromkeys(architectures), config.repeats, together, device)
+    # long ones first, so that no thread is left with one at the end
+    jobs.sort(key=lambda j: (_LONGEST.index(j.architecture), j.first))
+    fit = group_size(len(jobs), min(len(images), config.batch), data.size)
+    workers = 1 if device.type == "cuda" else min(threads, fit)
+    with locked(out) if out is not None else nullcontext():
+        folder = None if out is None else Folder(out, describe(images, labels, data, config, seed))
+        done = {} if folder is None else {j: v for j in jobs if (v := folder.finished(j)) is not None}
+        shown.update(sum(len(j.repeats) for j in done))
+        with stoppable() as stop:
+            done |= side_by_side(
+                lambda job, halted: run_job(job, images, labels, held, data, config, seed, folder=folder, halted=halted),
+                [j for j in jobs if j not in done], workers=workers, threads=max(1, threads // workers), stop=stop,
+                finished=lambda job, values: shown.update(len(values)))
+            if len(done) < len(jobs):
+                kept = sum(len(j.repeats) for j in done) if folder else 0
+                stop.leave(f"{kept} of {len(architectures) * config.repeats} trainings are finished and saved"
+                           + (", the running ones up to their last epoch" if folder else ", because no folder was given"))
+    order = sorted(done, key=lambda j: j.first)
+    return {a: [v for j in order if j.architecture == a for v in done[j]] for a in architectures}
+
+
+_LONGEST = ("ResNet18", "ViT", "AlexNet", "VGG11", "ConvNet")

@@ -129,15 +129,24 @@ class Dropout(nn.Module):
     def __init__(self, p=0.1):
         super().__init__()
         self.p, self.generator = p, torch.Generator()
+        self.mask = None  # what `draw` gave beforehand, for a forward pass that may not draw (vmap)
 
     def forward(self, x):
         """x with each element zeroed with probability p and the others divided by 1 - p; any shape."""
         if not self.training:
             return x
-        if self.generator.device != x.device:
-            self.generator = torch.Generator(x.device).manual_seed(_seed(self.generator))
-        kept = torch.rand(x.shape, generator=self.generator, device=x.device) >= self.p
+        kept = self.draw(x.shape, x.device) if self.mask is None else self.mask
         return x * kept / (1 - self.p)
+
+    def draw(self, shape, device):
+        """The next mask: bool, True where an element is kept."""
+        self.place(device)
+        return torch.rand(shape, generator=self.generator, device=device) >= self.p
+
+    def place(self, device):
+        """Bring the generator to a device, where it goes on with draws of its own."""
+        if self.generator.device != torch.device(device):
+            self.generator = torch.Generator(device).manual_seed(_seed(self.generator))
 
     def __getstate__(self):  # a torch.Generator itself cannot be copied in every version of PyTorch
         return {**self.__dict__, "generator": (self.generator.device, self.generator.get_state())}
@@ -178,6 +187,10 @@ class ViT(Network):
             mlp = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), Dropout(), nn.Linear(dim, dim), Dropout())
             self.layers += [_Attention(dim, math.gcd(dim, 64)), mlp]
         self.classifier = nn.Linear(dim, classes)
+
+    def dropout_shape(self, n):
+        """What each of its dropouts sees of n images: (n, tokens, dim)."""
+        return (n, *self.pos_embedding.shape[1:])
 
     def features(self, x):
         """The class token after the last layer, (B, dim)."""

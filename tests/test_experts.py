@@ -3,10 +3,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
+from ld3m_min import experts as module
+from ld3m_min import signals
 from ld3m_min.config import preset
 from ld3m_min.distillers import MTT
-from ld3m_min.experts import ExpertBuffer, experts_name, train_expert, train_experts
+from ld3m_min.experts import ExpertBuffer, describe_experts, experts_name, train_expert, train_experts
+from ld3m_min.signals import Interrupted
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +28,8 @@ def buffer(config, digits, tmp_path):
 def test_experts_are_trained_and_read(config, digits, buffer):
     assert len(buffer) == 2
     theta = train_expert(config, digits, 1)
-    assert theta.shape[0] == config.mtt.train_epochs + 1
-    assert torch.equal(buffer.read(1, (0, 2)), theta[[0, 2]])  # the same whichever way, epochs apart
+    assert theta.shape[0] == config.mtt.max_start_epoch + config.mtt.expert_epochs + 1
+    assert torch.allclose(buffer.read(1, (0, 2)), theta[[0, 2]], atol=1e-6)  # the same whichever way, epochs apart
     assert not torch.equal(theta[0], theta[1]) and not torch.equal(theta[1], theta[2])
     assert not torch.equal(buffer.read(0, (0,)), buffer.read(1, (0,)))
 
@@ -74,3 +80,107 @@ def test_damaged_and_absent(config, digits, buffer, tmp_path):
         ExpertBuffer.open(tmp_path / "nothing")
     with pytest.raises(ValueError, match="MTT needs expert trajectories"):
         MTT(config, digits)
+
+
+def test_epochs_that_nobody_reads_are_neither_trained_nor_stored(config, digits, buffer, tmp_path):
+    long = replace(config, mtt=replace(config.mtt, train_epochs=9))
+    assert describe_experts(long, digits) == describe_experts(config, digits)
+    assert load_file(buffer.file(0))["theta"].shape[0] == 3
+    with pytest.raises(ValueError, match="epochs 0 to 2, not 3"):
+        buffer.read(0, (3,))
+    short = replace(config, mtt=replace(config.mtt, max_start_epoch=0))  # reads less: what is there is taken, and finished
+    before = buffer.file(1).read_bytes()
+    buffer.file(1).unlink()
+    train_experts(short, digits, buffer.folder, progress=False).check(short, digits)
+    assert buffer.file(1).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["ConvNet", "ViT"])
+def test_stopped_after_every_epoch_the_files_are_the_same(name, config, digits, tmp_path, monkeypatch):
+    """ViT: trained stacked, with dropout. One epoch's file is torn on the way, another one lost."""
+    longer = replace(config.mtt, max_start_epoch=3, train_epochs=4, expert_lr=0.001)
+    config = replace(config, network=replace(config.network, name=name), mtt=longer)
+    whole = train_experts(config, digits, tmp_path / "whole", progress=False)
+
+    class StopAt:
+        left = 3
+
+        def __get__(self, stop, owner):
+            self.left -= 1
+            return "SIGTERM" if self.left < 0 else None
+
+    for stops in range(30):
+        with monkeypatch.context() as m:
+            m.setattr(signals.Stop, "reason", StopAt())
+            try:
+                parts = train_experts(config, digits, tmp_path / "parts", progress=False)
+                break
+            except Interrupted as stop:
+                assert "of 2 experts are finished and saved" in str(stop)
+        files = sorted((tmp_path / "parts" / "parts").glob("*"))
+        if stops == 1:
+            files[-1].write_bytes(files[-1].read_bytes()[:-7])
+        if stops == 3:
+            files[0].unlink()
+    assert stops >= 3
+    assert [parts.file(i).read_bytes() for i in range(2)] == [whole.file(i).read_bytes() for i in range(2)]
+    assert not list((tmp_path / "parts" / "parts").glob("*"))
+
+
+def test_stacked_experts_are_the_same_to_rounding(config, digits, buffer, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "stacks", lambda name, device: True)
+    stacked = train_experts(config, digits, tmp_path / "stacked", progress=False)
+    for i in range(2):
+        ours, theirs = stacked.read(i, (0, 1, 2)), buffer.read(i, (0, 1, 2))
+        assert torch.equal(ours[0], theirs[0])
+        assert (ours - theirs).norm() < 0.01 * (theirs[2] - theirs[0]).norm()  # roundings, grown over eight steps
+
+
+def test_files_of_earlier_versions_are_read(buffer):
+    theta = load_file(buffer.file(0))["theta"]
+    save_file({"theta": theta}, buffer.file(0))  # without a checksum
+    assert torch.equal(buffer.read(0, (1,)), theta[[1]])
+
+
+@pytest.mark.parametrize("tensors, message", [
+    ({"theta": torch.zeros(3, 7)}, r"holds \(3, 7\) values"), ({"weights": torch.zeros(3)}, "holds weights, not"),
+    ({"theta": torch.zeros(3, 7, dtype=torch.float16)}, "not the float32 tensor"),
+    ({"theta": torch.zeros(3, 7), "more": torch.zeros(1)}, "not the float32 tensor theta alone"),
+])
+def test_what_is_not_an_expert_is_refused(buffer, tensors, message):
+    save_file(tensors, buffer.file(0))
+    with pytest.raises(ValueError, match=message + ".*|remove it"):
+        buffer.read(0, (0,))
+
+
+def test_values_that_are_not_finite_are_refused(buffer):
+    theta = load_file(buffer.file(0))["theta"]
+    theta[1, 5] = float("nan")
+    save_file({"theta": theta}, buffer.file(0))
+    with pytest.raises(ValueError, match="not finite; remove it"):
+        buffer.read(0, (0, 1))
+
+
+@pytest.fixture(scope="module")
+def shared(config, digits, tmp_path_factory):
+    return train_experts(config, digits, tmp_path_factory.mktemp("experts"), progress=False)
+
+
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_a_flipped_or_missing_byte_is_always_named(shared, data):
+    """Anywhere in the file, header and data: the error names file and remedy, or what is read is what was written."""
+    whole = shared.file(0).read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    at = data.draw(st.integers(0, header - 1) | st.integers(header, len(whole) - 1))
+    cut = data.draw(st.booleans())
+    broken = whole[:at] if cut else whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
+    expected = ExpertBuffer.open(shared.folder).read(0, (0, 1, 2))
+    try:
+        shared.file(0).write_bytes(broken)
+        found = ExpertBuffer.open(shared.folder).read(0, (0, 1, 2))
+        assert not cut and at < header and torch.equal(found, expected)  # e.g. the checksum's name
+    except ValueError as error:
+        assert "expert-00000.safetensors" in str(error) and "remove it" in str(error)
+    finally:
+        shared.file(0).write_bytes(whole)

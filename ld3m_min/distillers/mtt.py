@@ -30,8 +30,8 @@ def trajectory_matching_loss(network, theta_start, theta_target, images, labels,
     Returns:
         A scalar, differentiable in `images` and `lr`.
     """
-    batches = _batches(batches, len(images), steps, batch_size, generator)
-    draws = _draws(augment, batches, images.shape[-1], generator)
+    batches = _batches(batches, len(images), steps, batch_size, generator, images.device)
+    draws = _draws(augment, batches, images.shape[-1], generator, images.device)
     theta = train_student(network, theta_start, images, labels, lr, batches, augment, draws)
     return _progress(theta, theta_start, theta_target)
 
@@ -91,8 +91,8 @@ def approximate_trajectory_gradient(network, theta_start, theta_target, images, 
     Arguments as :func:`trajectory_matching_loss`; fills `images.grad` and `lr.grad`, and returns the detached loss.
     The public LD3M code loses a factor of 2 in the image gradient; here it is kept.
     """
-    batches = _batches(batches, len(images), steps, batch_size, generator)
-    draws = _draws(augment, batches, images.shape[-1], generator)
+    batches = _batches(batches, len(images), steps, batch_size, generator, images.device)
+    draws = _draws(augment, batches, images.shape[-1], generator, images.device)
     theta, total, thetas = theta_start.detach(), torch.zeros_like(theta_start), []
     for index, draw in zip(batches, draws, strict=True):
         thetas.append(theta)
@@ -122,22 +122,21 @@ def inner_batches(n, steps, batch_size, generator):
     return batches
 
 
-def _batches(given, n, steps, batch_size, generator):
+def _batches(given, n, steps, batch_size, generator, device):
     if given is None:
-        return inner_batches(n, steps, batch_size, generator)
+        return [b.to(device) for b in inner_batches(n, steps, batch_size, generator)]
     if len(given) != steps or batch_size is not None:
         raise ValueError(f"{len(given)} batches for {steps} steps; give one for each step, and no batch_size")
-    return [torch.as_tensor(b) for b in given]
+    return [torch.as_tensor(b, device=device) for b in given]
 
 
-def _draws(augment, batches, size, generator):
-    # drawn beforehand: a recomputed step must see the same augmentation
-    return [None if augment is None else augment.draw(len(b), size, generator) for b in batches]
+def _draws(augment, batches, size, generator, device):
+    # drawn beforehand: a recomputed step must see the same augmentation, and no step waits for a transfer
+    return [None if augment is None else augment.draw(len(b), size, generator).to(device) for b in batches]
 
 
 def _inner_gradient(network, theta, images, labels, index, augment, draw, create_graph=False):
     """Gradient of the cross-entropy on one inner batch with respect to the flat parameters."""
-    index = index.to(images.device)
     x = images[index]
     if augment is not None:
         x = augment.apply(x, draw)
