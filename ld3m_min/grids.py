@@ -140,20 +140,21 @@ def prior_path(name):
 
 
 def commands(names=MEASURED, folder=RECORDS):
-    """Lines "name:  command" of everything that is missing, in order; a prior comes before the first cell that needs it."""
+    """Lines "name:  command" of everything that is missing, in order; a prior comes before the first grid that needs it."""
     from .train_prior import PRIOR_PRESETS
 
     lines, asked = [], set()
-    for cell in (c for name in names for c in missing(name, folder)):
-        needed = cell.config().prior if cell.space in ("autoencoder", "ld3m") else None
-        if needed in PRIOR_PRESETS and needed not in asked and not Path(_model(prior_path(needed))).exists():
-            limit = " --device cuda --max-seconds 540" if PRIOR_PRESETS[needed].gpu else ""
-            lines.append(f"prior {needed}:  python -m ld3m_min train-prior --preset {needed}{limit}")
-        asked.add(needed)
-        lines.append(f"{cell.name}:  {cell.command}")
+    for cells in (missing(name, folder) for name in names):
+        needed = [c.config().prior for c in cells if c.space in ("autoencoder", "ld3m")]
+        for prior in dict.fromkeys(p for p in needed if p in PRIOR_PRESETS and p not in asked):
+            asked.add(prior)
+            if not _is_there(prior_path(prior)):
+                limit = " --device cuda --max-seconds 540" if PRIOR_PRESETS[prior].gpu else ""
+                lines.append(f"prior {prior}:  python -m ld3m_min train-prior --preset {prior}{limit}")
+        lines += [f"{c.name}:  {c.command}" for c in cells]
     return lines
 
 
-def _model(path):
-    """The index of a prior given by shipped name or by folder."""
-    return SHIPPED / path / "model_index.json" if isinstance(path, str) else path / "model_index.json"
+def _is_there(path):
+    """Whether a prior given by shipped name or by folder exists."""
+    return ((SHIPPED / path if isinstance(path, str) else path) / "model_index.json").exists()

@@ -19,7 +19,7 @@ from .prior_card import finish_prior, write_card, write_image_card  # noqa: F401
 from .prior_config import PRIOR_PRESETS, PriorConfig, build_prior, prior_preset  # noqa: F401
 from .prior_quality import PriorQuality, measure_images, measure_prior, sample_prior, train_judge  # noqa: F401
 from .progress import bar
-from .signals import stoppable
+from .signals import REASONS, stoppable
 from .storage import load_checkpoint, locked, save_checkpoint, seeded, to_bytes, write_bytes
 
 
@@ -100,7 +100,7 @@ def _augmented(x, config, generator):
 
 
 @torch.no_grad()
-def _latents(prior, images, labels, config, out, progress, batch=256):
+def _latents(prior, images, labels, config, out, progress):
     """Latents of the training images and their labels, their scale brought to 1; the factor becomes the prior's.
 
     The unit scale is what the noise schedule assumes. A choice of `config.latents` is for slow machines: it is made once and
@@ -119,10 +119,10 @@ def _latents(prior, images, labels, config, out, progress, batch=256):
         parts = []
         with stoppable() as stop:
             for mirrored in (False, True)[: 1 + config.flip]:
-                for part in bar(images.split(batch), desc="latents", show=progress):
+                for part in bar(images.split(32 if config.latents else 256), desc="latents", show=progress):
                     part = part.float() / 255
                     parts.append(prior.encode(part.flip(3) if mirrored else part))
-                    if stop.reason:
+                    if stop.reason and REASONS[stop.reason] != 75:  # a deadline may wait: else little time would never do
                         stop.leave("the autoencoder is done and saved, its latents are to be made again")
         latents = torch.cat(parts)
         if file:
