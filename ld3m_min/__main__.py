@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -118,63 +117,76 @@ def experts(
 
 def train_prior(
     preset: str = "digits",
-    out: Path = Path("runs/prior"),
+    out: Path | None = None,
     seed: int = 0,
     device: Device = "cpu",
-    max_seconds: float = float("inf"),
+    dtype: Literal["float32", "bfloat16"] | None = None,
+    max_seconds: Seconds = None,
     records: Path = Path("book/_data/records"),
 ) -> None:
     """Train a prior, measure it on held-out images, and write it with its model card to `out`/model.
 
-    Stopped, or out of `max_seconds`, it goes on from its last checkpoint when started again with the same arguments.
+    `out` defaults to runs/prior-PRESET, where the grids look for it. `dtype` is of the forward passes: bfloat16 on a GPU,
+    float32 elsewhere, unless given. Stopped, or after `max_seconds`, it goes on from its last checkpoint when started again
+    with the same arguments; exit code 75 says that there is more to do.
     """
+    import torch
+
     from .data import load_data
-    from .results import environment
-    from .storage import write_json
-    from .train_prior import measure_prior, prior_preset, write_card
+    from .results import prior_folder
+    from .train_prior import finish_prior, prior_preset
     from .train_prior import train_prior as run
 
+    stop_after(max_seconds)
     config = prior_preset(preset, seed=seed)
+    out = out or prior_folder(preset, seed)
     data = load_data(config.dataset, size=config.size)
-    began = time.monotonic()
-    prior = run(config, data, out, device=device, max_seconds=max_seconds)
-    seconds, quality = round(time.monotonic() - began), measure_prior(prior, data)
-    prior.save_pretrained(out / "model")
-    write_card(out / "model", config, data, prior, quality)
-    record = {"schema": 1, "prior": preset, "config": asdict(config), "quality": asdict(quality), "seconds": seconds,
-              "environment": environment(device)}
-    write_json(records / f"prior-{preset}-seed{seed}.json", record)
+    prior = run(config, data, out, device=device, dtype=dtype and getattr(torch, dtype))
+    quality = finish_prior(config, data, prior, out, records=records, device=device)
     print("\n".join(f"{k}: {v}" for k, v in asdict(quality).items()))
     print(f"prior in {out / 'model'}")
 
 
-def table(grid: str = "digits", missing: bool = False, run: bool = False, only: str = "", device: Device = "cpu",
+def table(grid: str | None = None, missing: bool = False, run: bool = False, only: str = "", device: Device = "cpu",
           max_seconds: Seconds = None, records: Path = Path("book/_data/records")) -> None:
-    """Print a grid's table from its records; list what is missing; or run it, cell by cell (`--run`)."""
+    """Print a grid's table from its records; list what is missing, of that grid or of all; or run it (`--run`).
+
+    The grid defaults to that of the digits. After `max_seconds` a run saves and leaves with exit code 75; the same command
+    goes on.
+    """
     from . import results
 
-    stop_after(max_seconds)
-    if run:
-        results.run_grid(grid, only=only, records=records, device=device)
-    absent = results.missing(grid, records)
     if missing:
-        print("\n".join(f"{c.name}:  {c.command}" for c in absent) or "nothing is missing")
+        print("\n".join(results.commands((grid,) if grid else results.MEASURED, records)) or "nothing is missing")
         return
-    cells = results.grid(grid)
-    frame = results.table(results.load_records(records), cells[0].dataset, cells[0].preset)
+    grid = grid or "digits"
+    if run:
+        stop_after(max_seconds)
+        results.run_grid(grid, only=only, records=records, device=device)
+    absent, cells = results.missing(grid, records), results.grid(grid)
+    frame = results.table([r for r in results.load_records(records) if results.Cell(**r["cell"]) in cells],
+                          cells[0].dataset, cells[0].preset)
     print(frame.to_string() if len(frame) else "no records yet")
     if absent:
         print(f"{len(absent)} of {len(cells)} cells are missing; `table --missing` lists them with their commands")
 
 
-def tune(preset: str = "cpu", dataset: str = "digits", repeats: int = 1, device: Device = "cpu",
+def tune(preset: str = "cpu", dataset: str | None = None, repeats: int = 1, iterations: int | None = None,
+         only: str = "", device: Device = "cpu", max_seconds: float | None = None,
          records: Path = Path("book/_data/records")) -> None:
-    """Search the learning rates of a preset on held-out training images; every try is recorded."""
+    """Search the learning rates of a preset on held-out training images; every try is recorded, and none made twice.
+
+    `only`, as in "DM-ld3m", searches one algorithm and space; `iterations` shortens every try. After `max_seconds` it
+    leaves with exit code 75; the same command goes on.
+    """
     from .data import load_data
+    from .signals import stop_after
     from .tune import search
 
-    data = load_data(dataset, size=settings.preset(preset).size)
-    best = search(preset, data, records=records, repeats=repeats, device=device)
+    stop_after(max_seconds)
+    config = settings.preset(preset)
+    data = load_data(dataset or config.dataset, size=config.size)
+    best = search(preset, data, records=records, repeats=repeats, iterations=iterations, only=only, device=device)
     for (algorithm, space), lr in best.items():
         print(f"{algorithm:4s} {space:12s} lr = {lr:g}")
 

@@ -231,6 +231,21 @@ PRESETS = {
         about="as paper, with 1,000 iterations and 100 experts",
     ),
     "paper": _PAPER,
+    "nette": Preset(
+        replace(_PAPER.distil, iterations=1000, prior="imagenette-128", mtt=MTTConfig(experts=60, train_epochs=8)),
+        EvalConfig(),
+        lr=_PAPER.lr,
+        distil_at=_PAPER.distil_at | {256: {"iterations": 1000, "sampler": SamplerConfig(steps=20)}},
+        about="as paper, for ImageNette with the prior trained here: 1,000 iterations, 60 experts of 8 epochs",
+    ),
+    "nette-smoke": Preset(
+        replace(_PAPER.distil, iterations=2, batch_real=4, prior="imagenette-128-cpu", network=NetworkConfig(width=8),
+                sampler=SamplerConfig(steps=2), checkpoint_every=1,
+                mtt=MTTConfig(experts=1, train_epochs=1, expert_epochs=1, max_start_epoch=0, steps=2)),
+        EvalConfig(epochs=1, repeats=1, width=8),
+        lr=_PAPER.lr,
+        about="two iterations of nette, on a CPU; shows that its commands run, measures nothing",
+    ),
     "reference": Preset(
         replace(_PAPER.distil, iterations=10000, redraw_noise=True, normalisation="reference-mismatch",
                 mtt=MTTConfig(expert_epochs=2, max_start_epoch=2, steps=10, gradient="approximate")),

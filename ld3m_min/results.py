@@ -1,15 +1,17 @@
-"""Records, the grid of the claim, and tables made from records: section 4.2.
+"""Records, and tables made from records: section 4.2.
 
 One JSON file a run, in `book/_data/records/`. A table is a function of these files; what is missing is a query, and each
 missing cell names the command that makes it. The paper's own numbers are in `book/_data/paper/`, as printed.
 """
 from __future__ import annotations
 
+import inspect
+import os
 import platform
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,68 +20,29 @@ import pandas as pd
 import torch
 
 from . import __version__
-from .config import ARCHITECTURES, eval_preset, preset
+from .config import ARCHITECTURES, eval_preset
 from .evaluate import EvalResult, evaluate
 from .experts import experts_name, train_experts
-from .prior import LatentDiffusionPrior
+from .grids import (  # noqa: F401
+    GRIDS,
+    MEASURED,
+    RECORDS,
+    RUNS,
+    SPACE_NAMES,
+    Cell,
+    commands,
+    grid,
+    missing,
+    prior_folder,
+    prior_path,
+)
 from .run import distil
+from .signals import stoppable
 from .spaces import SyntheticSet
 from .storage import read_json, write_json
 from .viz import save_strip
 
-RECORDS = Path("book/_data/records")
 PAPER = Path("book/_data/paper")
-RUNS = Path("runs")
-SPACE_NAMES = {"random": "random real images", "pixel": "pixels", "autoencoder": "autoencoder latents", "ld3m": "LD3M (Z, c)"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One entry of the grid. `space` "random" is the baseline of random real images, for which `algorithm` is "none"."""
-
-    dataset: str
-    preset: str
-    space: str
-    algorithm: str
-    ipc: int
-    seed: int = 0
-
-    @property
-    def name(self):
-        """File name of its record and folder of its run."""
-        seed = f"-seed{self.seed}" if self.seed else ""
-        return f"{self.dataset}-{self.preset}-{self.space}-{self.algorithm}-ipc{self.ipc}{seed}"
-
-    @property
-    def command(self):
-        """The command that makes this cell's record."""
-        return f"python -m ld3m_min table --run --only {self.name}"
-
-    def config(self):
-        """What is distilled in this cell."""
-        if self.space == "random":
-            return preset(self.preset, space="pixel", dataset=self.dataset, ipc=self.ipc, seed=self.seed, iterations=0)
-        return preset(self.preset, algorithm=self.algorithm, space=self.space, dataset=self.dataset, ipc=self.ipc, seed=self.seed)
-
-
-def _grid(dataset, preset, ipc1, ipc10):
-    cells = [Cell(dataset, preset, "random", "none", 1)]
-    cells += [Cell(dataset, preset, s, a, 1) for a in ipc1 for s in ("pixel", "autoencoder", "ld3m")]
-    cells += [Cell(dataset, preset, "random", "none", 10)]
-    return cells + [Cell(dataset, preset, s, a, 10) for a in ipc10 for s in ("pixel", "autoencoder", "ld3m")]
-
-
-GRIDS = {
-    "digits": _grid("digits", "cpu", ("DC", "DM", "MTT"), ("DM",)),
-    "smoke": _grid("digits", "smoke", ("DC", "DM", "MTT"), ()),
-}
-
-
-def grid(name="digits"):
-    """The cells of a named grid; "digits" is the test of the claim. ValueError lists the names."""
-    if name not in GRIDS:
-        raise ValueError(f"unknown grid {name!r}; choose {', '.join(GRIDS)}")
-    return GRIDS[name]
 
 
 def environment(device="cpu"):
@@ -137,14 +100,15 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
         made = distil(config, data=data, prior=prior, out=Path(runs) / cell.name, experts=experts, device=device,
                       progress=progress)
         sets, history = [made], made.history
-    judged = time.monotonic()
+    judged, folder = time.monotonic(), Path(runs) / cell.name / "evaluation"
     took = sets[0].recipe["seconds"] if cell.space != "random" else judged - began  # over all its resumptions
     if cell.space == "random":
         one = replace(protocol, repeats=1)
-        parts = [evaluate(s, data, architectures, config=one, seed=r) for r, s in enumerate(sets)]
+        parts = [evaluate(s, data, architectures, config=one, seed=r, **_resumable(folder / str(r)))
+                 for r, s in enumerate(sets)]
         result = EvalResult({a: tuple(p.accuracies[a][0] for p in parts) for a in architectures}, protocol.split)
     else:
-        result = evaluate(sets[0], data, architectures, config=protocol, progress=progress)
+        result = evaluate(sets[0], data, architectures, config=protocol, progress=progress, **_resumable(folder))
     record = {
         "schema": 1,
         "cell": asdict(cell),
@@ -152,8 +116,11 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
         "evaluation": asdict(protocol),
         "split": result.split,
         "accuracies": {k: list(v) for k, v in result.accuracies.items()},
-        "data": sets[0].recipe["data"],
+        "data": sets[0].recipe["data"] | {"files": files_of(data)},
+        "prior": sets[0].recipe["prior"],
         "loss": [h.get("loss") for h in history],
+        "grad_Z": [h.get("grad_Z") for h in history] if cell.space == "ld3m" else None,
+        "seconds_per_iteration": round(took / config.iterations, 3) if config.iterations else None,
         "seconds": {"experts": round(training, 2), "distil": round(took, 2), "evaluate": round(time.monotonic() - judged, 2)},
         "peak_memory_bytes": peak_memory(device),
         "environment": environment(device),
@@ -162,6 +129,29 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
     save_strip(sets[0].images(), Path(records) / f"{cell.name}.png")
     write_json(Path(records) / f"{cell.name}.json", record)
     return record
+
+
+def _resumable(folder):
+    """`out=` for an `evaluate` that keeps its repeats there and goes on after them."""
+    return {"out": folder} if "out" in inspect.signature(evaluate).parameters else {}
+
+
+def files_of(data):
+    """What the image files of an ImageNet subset are, from the first of them: "WEBP, 128 x 128 px"; None elsewhere.
+
+    ImageNet's own pictures are JPEG of many sizes. Square files are a copy that was cropped or squashed before, and a copy
+    smaller than the images asked for was enlarged: a number made with it has to say so.
+    """
+    home = os.environ.get("LD3M_DATA")
+    if not (data.ids and home):
+        return None
+    from PIL import Image
+
+    first = next((f for f in sorted(Path(home).glob("**/n*/*")) if f.is_file()), None)
+    if first is None:
+        return None
+    with Image.open(first) as image:
+        return f"{image.format}, {image.width} x {image.height} px"
 
 
 def load_records(folder=RECORDS):
@@ -174,11 +164,6 @@ def as_result(record):
     """The :class:`EvalResult` of a record."""
     accuracies = {k: tuple(v) for k, v in record["accuracies"].items()}
     return EvalResult(accuracies, record["split"], record["config"]["network"]["name"])
-
-
-def missing(name="digits", folder=RECORDS):
-    """The cells of a grid that have no record yet, in the order they are to be made."""
-    return [cell for cell in grid(name) if not (Path(folder) / f"{cell.name}.json").exists()]
 
 
 def table(records, dataset="digits", preset="cpu"):
@@ -198,9 +183,9 @@ def table(records, dataset="digits", preset="cpu"):
         row = {
             "IPC": cell["ipc"],
             "algorithm": cell["algorithm"].replace("none", "–"),
-            "space": SPACE_NAMES[cell["space"]],
+            "space": SPACE_NAMES[cell["space"]] + (f", {v}" if (v := cell.get("variant")) else ""),
             "unseen": 100 * result.mean(),
-            "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}",
+            "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}" if low == low else "–",  # one repeat has none
         }
         rows.append(row | {a: 100 * result.mean(a) for a in result.accuracies})
     frame = pd.DataFrame(rows)
@@ -215,7 +200,7 @@ def comparisons(records, baseline="random", dataset="digits", preset="cpu"):
     from scipy import stats
 
     chosen = {(c["space"], c["algorithm"], c["ipc"]): as_result(r).values() for r in records
-              if (c := r["cell"])["dataset"] == dataset and c["preset"] == preset}
+              if (c := r["cell"])["dataset"] == dataset and c["preset"] == preset and not c.get("variant")}
     rows = []
     for (space, algorithm, ipc), values in sorted(chosen.items()):
         other = chosen.get((baseline, "none" if baseline == "random" else algorithm, ipc))
@@ -241,19 +226,26 @@ def cell_set(cell, runs=RUNS):
 
 
 def run_grid(name="digits", *, only="", records=RECORDS, runs=RUNS, device="cpu", progress=True):
-    """Make every missing record of a grid, one after the other; returns how many were made."""
+    """Make every missing record of a grid, one after the other; returns how many were made.
+
+    Raises:
+        ValueError: no such grid or cell. Interrupted: it was asked to stop; the same call goes on.
+    """
     from .data import load_data
 
     todo = [c for c in missing(name, records) if not only or c.name == only]
     if only and not todo and only not in [c.name for c in grid(name)]:
         raise ValueError(f"grid {name!r} has no cell {only!r}; it has {', '.join(c.name for c in grid(name))}")
-    data = prior = None
-    for cell in todo:
+    data = None
+    for done, cell in enumerate(todo):
+        with stoppable() as stop:
+            if stop.reason:
+                stop.leave(f"{done} of {len(todo)} cells are finished")
         config = cell.config()
-        data = data if data is not None and data.name == config.dataset else load_data(config.dataset, size=config.size)
-        if config.space != "pixel" and prior is None:
-            prior = LatentDiffusionPrior.from_pretrained(config.prior, device=device)
-        record = make_record(cell, data, records=records, runs=runs, prior=prior, device=device, progress=progress)
+        if data is None or (data.name, data.size) != (config.dataset, config.size):
+            data = load_data(config.dataset, size=config.size)
+        record = make_record(cell, data, records=records, runs=runs, prior=cell.load_prior(device), device=device,
+                             progress=progress)
         print(f"{cell.name}: unseen networks {100 * as_result(record).mean():.1f} %  "
               f"({record['seconds']['distil']:.0f} s + {record['seconds']['evaluate']:.0f} s)", flush=True)
     return len(todo)

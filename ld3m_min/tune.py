@@ -13,11 +13,12 @@ from .evaluate import evaluate
 from .experts import experts_name, train_experts
 from .prior import LatentDiffusionPrior
 from .progress import bar
-from .results import RECORDS, RUNS, environment
+from .results import RECORDS, RUNS, environment, prior_path
 from .run import distil
+from .signals import stoppable
 from .storage import read_json, write_json
 
-RATES = {  # a factor of about three apart, around where each loss falls
+RATES = {  # digits, preset "cpu": a factor of about three apart, around where each loss falls
     ("DC", "pixel"): (0.03, 0.1, 0.3),
     ("DC", "autoencoder"): (0.03, 0.1, 0.3),
     ("DC", "ld3m"): (0.03, 0.1, 0.3, 1.0),
@@ -28,35 +29,68 @@ RATES = {  # a factor of about three apart, around where each loss falls
     ("MTT", "autoencoder"): (3.0, 10.0, 30.0, 100.0),
     ("MTT", "ld3m"): (3.0, 10.0, 30.0, 100.0),
 }
+NETTE_RATES = {  # ImageNette, preset "nette": powers of ten around the paper's 1e-3, 1e-2 and 10, upwards, where the public
+    # code's defaults are (0.1, 1 and 1000)
+    ("DC", "pixel"): (0.01, 0.1, 1.0),
+    ("DC", "autoencoder"): (0.001, 0.01, 0.1, 1.0),
+    ("DC", "ld3m"): (0.001, 0.01, 0.1, 1.0),
+    ("DM", "pixel"): (0.01, 0.1, 1.0),
+    ("DM", "autoencoder"): (0.01, 0.1, 1.0),
+    ("DM", "ld3m"): (0.01, 0.1, 1.0),
+    ("MTT", "pixel"): (10.0, 100.0, 1000.0),
+    ("MTT", "autoencoder"): (10.0, 100.0, 1000.0),
+    ("MTT", "ld3m"): (10.0, 100.0, 1000.0),
+}
 JUDGES = ("ConvNet", "AlexNet", "VGG11")
 
 
-def search(name, data, *, records=RECORDS, runs=RUNS, rates=RATES, repeats=1, device="cpu", progress=True):
-    """Try every rate of `rates` under preset `name`; returns {(algorithm, space): best rate}.
+def rates_of(name):
+    """The rates that a search under preset `name` tries, by (algorithm, space)."""
+    return NETTE_RATES if name.startswith("nette") else RATES
+
+
+def search(name, data, *, records=RECORDS, runs=RUNS, rates=None, repeats=1, iterations=None, only="", device="cpu",
+           progress=True):
+    """Try every rate of `rates` (`rates_of(name)`) under preset `name`; returns {(algorithm, space): best rate}.
 
     Each try is distilled as the preset says and judged on the validation split by `JUDGES`, `repeats` times. The record
-    `tune-<data>-<preset>.json` grows try by try, so that a stopped search goes on.
+    `tune-<data>-<preset>.json` grows try by try, and a try keeps its checkpoints below `runs`: a stopped search goes on.
+
+    Args:
+        iterations: of a try; None takes the preset's. only: "DM-ld3m" for one algorithm and space; "" for all.
+
+    Raises:
+        ValueError: `only` names nothing. Interrupted: it was asked to stop; what was tried is in the record.
     """
+    rates = rates_of(name) if rates is None else rates
+    if only and only not in (known := [f"{a}-{s}" for a, s in rates]):
+        raise ValueError(f"nothing to search called {only!r}; choose {', '.join(known)}")
     file = Path(records) / f"tune-{data.name}-{name}.json"
     tried = read_json(file)["tries"] if file.exists() else []
     done = {(t["algorithm"], t["space"], t["lr"]) for t in tried}
-    todo = [(a, s, lr) for a in ALGORITHMS for s in SPACES for lr in rates.get((a, s), ()) if (a, s, lr) not in done]
+    todo = [(a, s, lr) for a in ALGORITHMS for s in SPACES for lr in rates.get((a, s), ())
+            if (a, s, lr) not in done and only in ("", f"{a}-{s}")]
     data = data.to(device)
     protocol, prior = eval_preset(name, split="validation", repeats=repeats), None
+    changes = {"dataset": data.name} | ({"iterations": iterations} if iterations else {})
     for algorithm, space, lr in bar(todo, desc="tries", show=progress):
-        config, experts = preset(name, algorithm=algorithm, space=space, dataset=data.name, lr=lr), None
+        with stoppable() as stop:
+            if stop.reason:
+                stop.leave(f"{len(tried)} tries are in the record")
+        config, experts = preset(name, algorithm=algorithm, space=space, lr=lr, **changes), None
+        folder = Path(runs) / f"tune-{data.name}-{name}" / f"{algorithm}-{space}-{lr:g}-{config.iterations}"
         if algorithm == "MTT":
             experts = train_experts(config, data, Path(runs) / experts_name(config, data), device=device, progress=progress)
         if space != "pixel" and prior is None:
-            prior = LatentDiffusionPrior.from_pretrained(config.prior, device=device)
+            prior = LatentDiffusionPrior.from_pretrained(prior_path(config.prior), device=device)
         began = time.monotonic()
         try:
-            made = distil(config, data=data, prior=prior, experts=experts, device=device, progress=False)
+            made = distil(config, data=data, prior=prior, out=folder, experts=experts, device=device, progress=False)
             result = evaluate(made, data, JUDGES, config=protocol)
             accuracies = {a: list(v) for a, v in result.accuracies.items()}
         except FloatingPointError:
             accuracies = None  # diverged: recorded as such
-        tried.append({"algorithm": algorithm, "space": space, "lr": lr, "accuracies": accuracies,
+        tried.append({"algorithm": algorithm, "space": space, "lr": lr, "accuracies": accuracies, "iterations": config.iterations,
                       "evaluation_lr": protocol.lr, "seconds": round(time.monotonic() - began, 1)})
         write_json(file, {"schema": 1, "tune": name, "dataset": data.name, "split": "validation", "tries": tried,
                           "environment": environment(device)})

@@ -7,6 +7,7 @@ import pytest
 
 from ld3m_min import results
 from ld3m_min.config import eval_preset
+from ld3m_min.sampler import PAPER_RESIDUAL, PUBLIC_RESIDUAL
 
 
 def run_cli(*words, cwd):
@@ -34,9 +35,10 @@ def test_committed_records_are_whole():
     """Each committed record belongs to the grid, names its protocol, and holds five repeats of five networks."""
     for record in results.load_records():
         cell = results.Cell(**record["cell"])
-        assert cell in results.grid("digits")
+        assert any(cell in results.grid(g) for g in results.MEASURED)
         assert len(record["accuracies"]) == 5 and all(len(v) == 5 for v in record["accuracies"].values())
-        assert record["split"] == "test" and record["data"]["splits"] == {"train": 1000, "validation": 297, "test": 500}
+        splits = {"digits": (1000, 297, 500), "imagenette": (12394, 500, 500)}[cell.dataset]
+        assert record["split"] == "test" and tuple(record["data"]["splits"].values()) == splits
         assert record["environment"]["device"] and record["environment"]["commit"]
 
 
@@ -50,6 +52,47 @@ def test_command_line(tmp_path):
     wrong = run_cli("distil", "--preset", "huge", cwd=tmp_path)
     assert wrong.returncode == 2 and wrong.stderr.strip().splitlines()[-1].startswith("ld3m_min: unknown preset 'huge'")
     assert "Traceback" not in wrong.stderr
+
+
+def test_names_are_unique_and_commands_lead_back():
+    cells = [c for cells in results.GRIDS.values() for c in cells]
+    assert len({c.name for c in cells}) == len(cells)
+    for name, cells in results.GRIDS.items():
+        for cell in cells:
+            words = cell.command.split()
+            assert words[words.index("--only") + 1] == cell.name
+            assert (words[words.index("--grid") + 1] if "--grid" in words else "digits") == (name if name != "smoke" else "smoke")
+
+
+def test_missing_names_the_prior_first_and_only_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = results.commands(folder=tmp_path)
+    kinds = [line.split(":")[0] for line in lines]
+    assert kinds[:10] == [c.name for c in results.grid("digits")][:10]
+    first = kinds.index("prior imagenette-128")
+    assert kinds.count("prior imagenette-128") == 1 and kinds[first + 1] == "imagenette-nette-random-none-ipc1"
+    assert "train-prior --preset imagenette-128 --device cuda --max-seconds 540" in lines[first]
+    assert [k for k in kinds if "MTT-ipc1-T" in k] == [f"imagenette-nette-ld3m-MTT-ipc1-T{n}" for n in (5, 20, 40, 80)]
+    made = tmp_path / results.prior_folder("imagenette-128") / "model"
+    made.mkdir(parents=True)
+    (made / "model_index.json").write_text("{}")
+    assert results.prior_path("imagenette-128") == results.prior_folder("imagenette-128") / "model"
+    assert results.prior_path("digits") == "digits" and results.prior_path("some/where") == "some/where"
+    assert not [line for line in results.commands(folder=tmp_path) if line.startswith("prior")]
+
+
+def test_variants_change_what_they_say():
+    def config(variant):
+        return results.Cell("imagenette", "nette", "ld3m", "MTT", 1, variant=variant).config()
+
+    base = config("")
+    assert base.sampler.steps == 10 and base.sampler.residual == PUBLIC_RESIDUAL and base.prior == "imagenette-128"
+    assert [config(f"T{n}").sampler.steps for n in (5, 20, 40, 80)] == [5, 20, 40, 80]
+    assert config("no-residual").sampler.residual.into == "none" and config("no-residual").learn_z
+    assert config("c-only").sampler.residual.into == "none" and not config("c-only").learn_z
+    assert config("equation-6").sampler.residual == PAPER_RESIDUAL
+    assert config("256px").size == 256 and config("256px").sampler.steps == 20
+    assert config("random-prior") == base
 
 
 @pytest.mark.parametrize("number, rows", [(1, 90), (2, 36), (3, 42), (4, 20)])
