@@ -28,7 +28,8 @@ def distil(
     lr: float | None = None,
     prior: str | None = None,
     seed: int = 0,
-    plan: Literal["one-pass", "per-step", "two-pass"] | None = None,
+    plan: Literal["auto", "one-pass", "decoder", "selective", "per-step", "two-pass"] | None = None,
+    precision: Literal["float32", "bfloat16"] | None = None,
     experts: Path | None = None,
     out: Path = Path("runs/distil"),
     data_path: DataPath = None,
@@ -41,15 +42,19 @@ def distil(
     `dataset` defaults to the preset's. MTT's experts are those in `experts`, by default where `ld3m_min experts` puts
     them; missing ones are trained. Stopped, it goes on from its last checkpoint when started again with the same arguments.
     """
-    from .backprop import PLANS
+    from dataclasses import replace
+
+    from .backprop import AUTO, PLANS
     from .data import load_data
     from .experts import experts_name, train_experts
     from .run import distil as run
 
     stop_after(max_seconds)
-    given = {"size": size, "iterations": iterations, "lr": lr, "prior": prior, "plan": plan and PLANS[plan]}
+    given = {"size": size, "iterations": iterations, "lr": lr, "prior": prior, "plan": plan and ({"auto": AUTO} | PLANS)[plan]}
     overrides = {k: v for k, v in given.items() if v is not None}
     config = settings.preset(preset, algorithm=algorithm, space=space, ipc=ipc, seed=seed, **overrides)
+    if precision:
+        config = replace(config, plan=replace(config.plan, precision=precision))
     data = load_data(dataset or config.dataset, path=data_path, split=split, size=config.size)
     buffer = None
     if algorithm == "MTT":
@@ -191,13 +196,50 @@ def tune(preset: str = "cpu", dataset: str | None = None, repeats: int = 1, iter
         print(f"{algorithm:4s} {space:12s} lr = {lr:g}")
 
 
-def plan(preset: str = "cpu", ipc: int = 1, size: int | None = None, prior: str | None = None, device: Device = "cpu") -> None:
-    """Measure each memory plan on one generation with gradients, for the preset's prior and size, or those given."""
-    from .backprop import compare_plans
+def plan(
+    preset: str = "cpu",
+    algorithm: Literal["DC", "DM", "MTT"] = "DC",
+    space: Literal["autoencoder", "ld3m"] = "ld3m",
+    ipc: int = 1,
+    size: int | None = None,
+    steps: Annotated[int | None, tyro.conf.arg(help="T")] = None,
+    prior: str | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    memory: Annotated[float | None, tyro.conf.arg(help="GiB to fit in; default: the device's")] = None,
+    classes: Annotated[int | None, tyro.conf.arg(help="of the data; default: the prior's")] = None,
+    probe: Annotated[bool, tyro.conf.arg(help="measure some passes, to predict seconds")] = True,
+    device: Device = "cpu",
+) -> None:
+    """Predict memory and time of one iteration under every plan, and say which one a run would take.
+
+    Memory and operations are counted without running anything, also for a GPU that is not there (`--device cuda
+    --no-probe --memory 80`); seconds come from short passes on the device.
+    """
+    from dataclasses import replace
+
+    from .backprop import Plan
+    from .planner import SHARE, device_bytes, forecasts
+    from .planner import probe as seconds
+    from .prior import LatentDiffusionPrior
 
     given = {k: v for k, v in {"size": size, "prior": prior}.items() if v is not None}
-    for row in compare_plans(settings.preset(preset, ipc=ipc, **given), device=device):
-        print(f"{row.name:10s} {row.seconds:7.3f} s   {row.saved_bytes / 2**20:8.1f} MiB kept for the backward pass")
+    config = settings.preset(preset, algorithm=algorithm, space=space, ipc=ipc, plan=Plan(precision=precision), **given)
+    if steps:
+        config = replace(config, sampler=replace(config.sampler, steps=steps))
+    loaded = LatentDiffusionPrior.from_pretrained(config.prior, device=device if probe else "cpu")
+    room = SHARE * (memory * 2**30 if memory else device_bytes(device))
+    chosen = None
+    print(f"{'plan':10s} {'peak MiB':>10s} {'weights':>8s} {'TFLOP':>8s}" + (f" {'generator s':>12s}" if probe else ""))
+    for row in forecasts(loaded, config, device=device, classes=classes):
+        fits = row.total_bytes <= room
+        mark = "" if fits else "  does not fit"
+        if fits and chosen is None:
+            chosen, mark = row, "  <- the fastest that fits"
+        measured = f" {seconds(loaded, config, row.plan, device=device, classes=classes):12.3f}" if probe and fits else ""
+        print(f"{row.name:10s} {row.peak_bytes / 2**20:10.1f} {row.weight_bytes / 2**20:8.1f} {row.flops / 1e12:8.3f}{measured}{mark}",
+              flush=True)
+    if chosen is None:
+        raise ValueError(f"no plan fits in {room / 2**30:.1f} GiB; lower --ipc or --size, or take --precision bfloat16")
 
 
 def main() -> None:
@@ -206,7 +248,7 @@ def main() -> None:
                 "table": table, "plan": plan}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="ld3m_min", description=__doc__)
-    except (ValueError, FloatingPointError, RuntimeError, OSError) as error:
+    except (ValueError, FloatingPointError, RuntimeError, OSError, MemoryError) as error:
         print(f"ld3m_min: {error}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stopped:

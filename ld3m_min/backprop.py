@@ -45,6 +45,7 @@ class Plan:
         chunk: images per pass through the generator; None for all at once.
         precision: of the generator alone: "float32", or "bfloat16" (states, schedule, first and last layers stay float32).
         channels_last: memory format of the generator's convolutions. compile: "off", or a mode of `torch.compile`.
+        auto: let :func:`ld3m_min.planner.choose` say what is recomputed; precision, format and compilation stay as given.
     """
 
     steps: int = 0
@@ -56,6 +57,12 @@ class Plan:
     precision: str = "float32"
     channels_last: bool = False
     compile: str = "off"
+    auto: bool = False
+
+    @property
+    def engine(self):
+        """How the networks are run, whatever is recomputed: precision, channels_last, compile."""
+        return {"precision": self.precision, "channels_last": self.channels_last, "compile": self.compile}
 
     def __post_init__(self):
         if self.steps < -1:
@@ -73,6 +80,7 @@ class Plan:
             raise ValueError("plan.compile='reduce-overhead' (CUDA graphs) fails where parts are recomputed; use 'default'")
 
 
+AUTO = Plan(auto=True)
 ONE_PASS = Plan()
 DECODER = Plan(decoder=True, decoder_chunk=1)
 SELECTIVE = Plan(steps=-1, selective=True, decoder=True)
@@ -149,7 +157,9 @@ _PREPARED = WeakKeyDictionary()
 
 def prepared(prior, plan):
     """The prior as `plan` runs it: itself, or a :class:`Prepared` copy of its networks, made once."""
-    key = (plan.precision, plan.channels_last, plan.compile)
+    if plan.auto:
+        raise ValueError("plan.auto is not yet decided; let ld3m_min.planner.choose name a plan that fits")
+    key = tuple(plan.engine.values())
     if isinstance(prior, Prepared) or key == ("float32", False, "off"):
         return prior
     copies = _PREPARED.setdefault(prior, {})

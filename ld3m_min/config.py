@@ -11,7 +11,7 @@ import typing
 from dataclasses import dataclass, field, replace
 
 from .augment import DSA
-from .backprop import Plan
+from .backprop import AUTO, Plan
 from .data import NORMALISATIONS
 from .networks import NETWORKS
 from .sampler import SamplerConfig
@@ -194,7 +194,7 @@ class Preset:
 
 
 _PAPER = Preset(
-    DistilConfig(dataset="imagenette", size=128, iterations=5000, prior="cin256-v2"),
+    DistilConfig(dataset="imagenette", size=128, iterations=5000, prior="cin256-v2", plan=AUTO),
     EvalConfig(),
     lr={"DC": 1e-3, "DM": 1e-2, "MTT": 10.0},
     distil_at={256: {"iterations": 10000, "sampler": SamplerConfig(steps=20)}},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import time
+import warnings
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from .backprop import ONE_PASS, Plan, decode_with_plan, generate_with_plan, ladder, prepared
+from .backprop import Plan, decode_with_plan, generate_with_plan, ladder, prepared
 from .distillers import distribution_matching_loss, gradient_matching_distance, trajectory_matching_loss
 from .networks import build_network, flat_parameters
 from .sampler import timesteps
@@ -124,11 +125,12 @@ def on_meta(prior):
     return copy.deepcopy(prior, memo)
 
 
-def forecast(prior, config, plan, *, device="cpu", name="", matching=True):
+def forecast(prior, config, plan, *, device="cpu", name="", matching=True, classes=None):
     """Count one iteration of `config` under `plan` for `device`, without running it.
 
     Args:
         prior: on any device; not touched. matching: count the distillation loss too, not the generator alone.
+        classes: of the data; None takes the prior's.
 
     Returns:
         A :class:`Forecast`.
@@ -137,21 +139,20 @@ def forecast(prior, config, plan, *, device="cpu", name="", matching=True):
     fast = prepared(meta, plan)  # a copy in another precision exists beside the original
     networks = meta.modules + (fast._fast.modules if fast is not meta else [])
     weights = [t for m in networks for t in (*m.parameters(), *m.buffers())]
-    Z, c, noise = codes(meta, config, "meta")
+    Z, c, noise = codes(meta, config, "meta", classes)
     with Ledger(weights) as ledger, fused_attention(device):
         images = _generate(fast, config, plan, Z, c, noise)
         held = ledger.now
         if matching:
-            _match(config, images.detach().requires_grad_(), max(1, len(prior.classes)))
+            _match(config, images.detach().requires_grad_(), len(images) // config.ipc)
         images.backward(torch.zeros_like(images))
     size = sum(t.numel() * t.element_size() for t in weights)
     return Forecast(name, plan, ledger.peak, held, size, ledger.flops)
 
 
-def codes(prior, config, device):
+def codes(prior, config, device, classes=None):
     """Random codes of the size that `config` learns, on `device`: Z and c, which require gradients, and the noise."""
-    classes = max(1, len(prior.classes))
-    n, side = config.ipc * classes, config.size // prior.factor
+    n, side = config.ipc * (classes or max(1, len(prior.classes))), config.size // prior.factor
     generator = torch.Generator().manual_seed(config.seed)
     Z, noise = (torch.randn((n, prior.latent_channels, side, side), generator=generator).to(device) for _ in range(2))
     c = torch.randn((n, *prior.condition_shape), generator=generator).to(device).requires_grad_() if prior.conditional else None
@@ -212,13 +213,13 @@ def seconds_of(function, device, repeats=3, *, warm=True):
     return sorted(times)[repeats // 2]
 
 
-def probe(prior, config, plan, *, device="cpu", repeats=3):
+def probe(prior, config, plan, *, device="cpu", repeats=3, classes=None):
     """Predicted seconds of one forward and backward pass of the generator under `plan`, from passes of few steps.
 
     The time is a line in the number of steps that are kept and in that of the steps that are recomputed; three short
     passes give it, whatever T is.
     """
-    Z, c, noise = codes(prior, config, device)
+    Z, c, noise = codes(prior, config, device, classes)
     total = len(timesteps(config.sampler.steps, prior.train_steps)) if config.space == "ld3m" else 1
 
     def measured(steps, recomputed):
@@ -245,15 +246,15 @@ def device_bytes(device):
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
 
 
-def forecasts(prior, config, *, device="cpu", matching=True, like=ONE_PASS):
-    """A :class:`Forecast` for each plan of `backprop.ladder`, fastest first, in the precision and format of `like`; made one
-    by one, as they are asked for."""
-    engine = {k: getattr(like, k) for k in ("precision", "channels_last", "compile")}
+def forecasts(prior, config, *, device="cpu", matching=True, classes=None):
+    """A :class:`Forecast` for each plan of `backprop.ladder`, fastest first, in the precision and format of `config.plan`;
+    made one by one, as they are asked for."""
     for name, plan in ladder(config.sampler.steps).items():
-        yield forecast(prior, config, replace(plan, **engine), device=device, name=name, matching=matching)
+        yield forecast(prior, config, replace(plan, **config.plan.engine), device=device, name=name, matching=matching,
+                       classes=classes)
 
 
-def choose(prior, config, *, device="cpu", available=None, like=ONE_PASS, below=None):
+def choose(prior, config, *, device="cpu", available=None, below=None, classes=None):
     """The :class:`Forecast` of the fastest plan that fits.
 
     Args:
@@ -265,7 +266,7 @@ def choose(prior, config, *, device="cpu", available=None, like=ONE_PASS, below=
     """
     available = device_bytes(device) if available is None else available
     least = below
-    for row in forecasts(prior, config, device=device, like=like):
+    for row in forecasts(prior, config, device=device, classes=classes):
         if below is not None and row.total_bytes >= below.total_bytes:
             continue
         if row.total_bytes <= SHARE * available:
@@ -275,3 +276,42 @@ def choose(prior, config, *, device="cpu", available=None, like=ONE_PASS, below=
         f"no plan fits in {available / 2**30:.1f} GiB: {least.name!r} needs {least.total_bytes / 2**30:.1f} GiB and none less; "
         f"lower ipc = {config.ipc}, size = {config.size} or batch_real = {config.batch_real}, or take precision bfloat16"
     )
+
+
+def out_of_memory(error):
+    """Whether an exception says that the device has no more memory: CUDA's own class, or the CPU allocator's message."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+
+
+class Descent:
+    """The plan a run is on, and the one step down that it may take when memory runs out.
+
+    Args:
+        config: `config.plan` with `auto` is replaced by what :func:`choose` finds. classes: of the data.
+    """
+
+    def __init__(self, prior, config, *, device="cpu", classes=None):
+        self._options = {"device": device, "classes": classes}
+        self._prior, self._config, self.taken = prior, config, False
+        self.plan = choose(prior, config, **self._options).plan if config.plan.auto else config.plan
+
+    def step_down(self, error):
+        """The next plan after an out-of-memory `error`.
+
+        Raises:
+            MemoryError: it is the second one, or nothing needs less; says what was predicted and what to change.
+        """
+        failed = forecast(self._prior, self._config, self.plan, name="the plan", **self._options)
+        if self.taken:
+            raise MemoryError(
+                f"out of memory again, under a plan that was predicted to need {failed.total_bytes / 2**30:.2f} GiB ({error}); "
+                f"free the device of other work, or lower ipc = {self._config.ipc}, size = {self._config.size} or batch_real = "
+                f"{self._config.batch_real}, or take precision bfloat16; what was saved is whole"
+            )
+        self.taken = True
+        row = choose(self._prior, self._config, below=failed, **self._options)
+        self.plan = row.plan
+        warnings.warn(f"out of memory: from here on the plan is {row.name!r}, which is predicted to need "
+                      f"{row.total_bytes / 2**30:.2f} GiB instead of {failed.total_bytes / 2**30:.2f}", stacklevel=3)
+        return self.plan

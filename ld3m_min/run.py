@@ -12,6 +12,7 @@ import torch
 
 from .distillers import DISTILLERS
 from .experts import train_experts
+from .planner import Descent, out_of_memory
 from .prior import LatentDiffusionPrior
 from .progress import bar
 from .signals import DEADLINE, stoppable
@@ -77,6 +78,10 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
     initial, labels = draw_initial_images(data, config.ipc, config.seed)
     initial, labels = initial.to(device), labels.to(device)
     space = build_space(config, initial, labels, prior)
+    memory = None
+    if config.space != "pixel" and config.iterations > 0:
+        memory = Descent(prior, config, device=device, classes=len(data.classes))
+        space.plan = memory.plan
     options = {}
     if config.algorithm == "MTT" and config.iterations > 0:
         options["experts"] = experts or train_experts(config, data, work / "experts", device=device, progress=progress)
@@ -93,7 +98,7 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
         found = None
         if out and resume:
             momenta = {f"momentum.{k}": p for k, p in learned.items()}
-            found = load_checkpoint(out / "checkpoints", config=asdict(config), like=learned, optional=momenta)
+            found = load_checkpoint(out / "checkpoints", config=identity(config), like=learned, optional=momenta)
         if found:
             start, history, before = found.step, _history(found), float(found.notes.get("seconds", 0.0))
             _restore(learned, sgd, found.tensors)
@@ -104,7 +109,7 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
             momenta = {f"momentum.{k}": sgd.state[p]["momentum_buffer"] for k, p in learned.items() if sgd.state.get(p)}
             tensors = learned | momenta
             notes = {"history": history, "seconds": before + time.monotonic() - began}
-            save_checkpoint(out / "checkpoints", step, tensors, config=asdict(config), notes=notes)
+            save_checkpoint(out / "checkpoints", step, tensors, config=identity(config), notes=notes)
 
     def give_up_after(misses, why):
         kept = f"the last good state is in {out}" if out else "give `out` to keep the last good state"
@@ -119,7 +124,7 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
                 desc=f"{config.algorithm} {config.space}", show=progress)
     with stoppable() as stop:
         for it in shown:
-            loss, norms, wrong = _gradients(config, space, distiller, learned, labels, it)
+            loss, norms, wrong = _within_memory(memory, space, _gradients, config, space, distiller, learned, labels, it)
             entry = {"iteration": it, "loss": loss, **{f"grad_{k.split('.')[-1]}": v for k, v in norms.items()}}
             if not wrong:
                 wrong = _step(sgd, learned, space, distiller, entry)
@@ -189,6 +194,26 @@ def _step(sgd, learned, space, distiller, entry):
     return None
 
 
+def _within_memory(memory, space, function, *args):
+    """`function(*args)`; where memory runs out, once more under a plan that needs less."""
+    try:
+        return function(*args)
+    except (RuntimeError, MemoryError) as error:
+        if memory is None or not out_of_memory(error):
+            raise
+        short = str(error).splitlines()[0]
+    # past the handler: the exception held the activations
+    space.plan = memory.step_down(short)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return _within_memory(memory, space, function, *args)
+
+
+def identity(config):
+    """What makes two runs the same: the configuration, of the plan only what touches the numbers."""
+    return asdict(config) | {"plan": config.plan.engine}
+
+
 def _gradients(config, space, distiller, learned, labels, it):
     """Loss, gradient norms and what was not finite of one iteration: dL/dS at the images, then the chain rule (7)."""
     for p in learned.values():
@@ -231,6 +256,7 @@ def _finish(config, data, prior, space, labels, history, seconds):
         "data": {"name": data.name, "source": data.source, "size": data.size,
                  "splits": {s: len(data.split(s)) for s in ("train", "validation", "test")}},
         "prior": used and {"source": used.source or "saved with the set"},
+        "plan": used and asdict(space.plan),
         "seconds": round(seconds, 2),
     }
     state = {k: v.cpu() for k, v in space.state().items()}

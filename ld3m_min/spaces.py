@@ -183,10 +183,11 @@ class SyntheticSet:
             return self.state["pixels"]
         prior = prior or self.prior or LatentDiffusionPrior.from_pretrained(self._prior_source())
         codes = {k: v.to(prior.device) for k, v in self.state.items()}
+        plan = Plan(**{k: v for k, v in config["plan"].items() if k in ("precision", "channels_last")})
         if config["space"] == "autoencoder":
-            return prior.decode(codes["Z"]).cpu()
+            return decode_with_plan(prior, codes["Z"], plan).cpu()
         sampler = from_dict(SamplerConfig, config["sampler"])
-        return generate_with_plan(prior, codes["Z"], codes.get("c"), codes["noise"], sampler, Plan()).cpu()
+        return generate_with_plan(prior, codes["Z"], codes.get("c"), codes["noise"], sampler, plan).cpu()
 
     def _prior_source(self):
         source = self.recipe["prior"]["source"]
