@@ -7,7 +7,7 @@ from statistics import median
 import torch
 
 from ld3m_min.backprop import Plan, generate_with_plan, ladder
-from ld3m_min.planner import SHARE, Ledger, codes, device_bytes, forecast, probe, seconds_of, synchronise
+from ld3m_min.planner import SHARE, Ledger, codes, device_bytes, forecast, probe, seconds_of, synchronise, weights_of
 from ld3m_min.results import environment
 
 from . import public_schedule
@@ -63,8 +63,9 @@ def measure(case, device, *, repeats=5, names=None):
             if said.total_bytes > SHARE * device_bytes(device):
                 rows[name] = row | {"fits": False}
                 continue
+        known = weights_of(prior, plan) if plan else [p for m in public.modules for p in (*m.parameters(), *m.buffers())]
         try:
-            row["peak_bytes"], grads = _peak(lambda plan=plan: run(plan), prior, public, device)
+            row["peak_bytes"], grads = _peak(lambda plan=plan: run(plan), known, device)
         except torch.OutOfMemoryError:
             rows[name] = row | {"fits": False}
             continue
@@ -97,8 +98,8 @@ def measure(case, device, *, repeats=5, names=None):
     return record
 
 
-def _peak(function, prior, public, device):
-    """(peak bytes that tensors occupy beyond what was there, what `function` returned)."""
+def _peak(function, known, device):
+    """(peak bytes that tensors occupy beyond the weights in `known` and what else was there, what `function` returned)."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -106,7 +107,6 @@ def _peak(function, prior, public, device):
         out = function()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before, out
-    known = [p for x in (prior, public) for m in x.modules for p in (*m.parameters(), *m.buffers())]
     with Ledger(known) as ledger:
         out = function()
     return ledger.peak, out

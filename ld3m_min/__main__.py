@@ -236,8 +236,8 @@ def plan(
         if fits and chosen is None:
             chosen, mark = row, "  <- the fastest that fits"
         measured = f" {seconds(loaded, config, row.plan, device=device, classes=classes):12.3f}" if probe and fits else ""
-        print(f"{row.name:10s} {row.peak_bytes / 2**20:10.1f} {row.weight_bytes / 2**20:8.1f} {row.flops / 1e12:8.3f}{measured}{mark}",
-              flush=True)
+        numbers = f"{row.peak_bytes / 2**20:10.1f} {row.weight_bytes / 2**20:8.1f} {row.flops / 1e12:8.3f}"
+        print(f"{row.name:10s} {numbers}{measured}{mark}", flush=True)
     if chosen is None:
         raise ValueError(f"no plan fits in {room / 2**30:.1f} GiB; lower --ipc or --size, or take --precision bfloat16")
 

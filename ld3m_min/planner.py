@@ -125,6 +125,13 @@ def on_meta(prior):
     return copy.deepcopy(prior, memo)
 
 
+def weights_of(prior, plan):
+    """Every parameter and buffer that a plan holds: the prior's, and those of its copy in another precision or format."""
+    fast = prepared(prior, plan)
+    networks = prior.modules + (fast._fast.modules if fast is not prior else [])
+    return [t for m in networks for t in (*m.parameters(), *m.buffers())]
+
+
 def forecast(prior, config, plan, *, device="cpu", name="", matching=True, classes=None):
     """Count one iteration of `config` under `plan` for `device`, without running it.
 
@@ -136,12 +143,10 @@ def forecast(prior, config, plan, *, device="cpu", name="", matching=True, class
         A :class:`Forecast`.
     """
     meta, plan = on_meta(prior), replace(plan, compile="off")
-    fast = prepared(meta, plan)  # a copy in another precision exists beside the original
-    networks = meta.modules + (fast._fast.modules if fast is not meta else [])
-    weights = [t for m in networks for t in (*m.parameters(), *m.buffers())]
+    weights = weights_of(meta, plan)
     Z, c, noise = codes(meta, config, "meta", classes)
     with Ledger(weights) as ledger, fused_attention(device):
-        images = _generate(fast, config, plan, Z, c, noise)
+        images = _generate(meta, config, plan, Z, c, noise)
         held = ledger.now
         if matching:
             _match(config, images.detach().requires_grad_(), len(images) // config.ipc)
