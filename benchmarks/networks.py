@@ -186,16 +186,20 @@ def main():
     parser.add_argument("--runs", type=int, default=5, help="of each measurement; 3 where one takes longer than 20 seconds")
     parser.add_argument("--repeats", type=int, nargs="+", default=[2, 5], help="of the evaluation: the quickstart's, the table's")
     parser.add_argument("--epochs", type=int, default=None, help="of the evaluation; default: the protocol's")
+    parser.add_argument("--only", nargs="+", default=["evaluation", "experts", "distillers", "MTT"], help="parts to measure")
     given = parser.parse_args()
     data = load_data("digits")
+    parts = {f"evaluation, {r} repeats": lambda r=r: evaluation(data, repeats=r, runs=given.runs, epochs=given.epochs)
+             for r in given.repeats}
+    parts |= {"experts": lambda: experts(data, runs=given.runs),
+              "distillers": lambda: [distillers(data, ipc=ipc, runs=given.runs) for ipc in (1, 10)],
+              "MTT": lambda: trajectories(data, runs=given.runs)}
     record = {"schema": 1, "bench": "networks", "environment": environment()}
-    for r in given.repeats:
-        record[f"evaluation, {r} repeats"] = evaluation(data, repeats=r, runs=given.runs, epochs=given.epochs)
-    record["experts"] = experts(data, runs=given.runs)
-    record["distillers"] = [distillers(data, ipc=ipc, runs=given.runs) for ipc in (1, 10)]
-    record["MTT"] = trajectories(data, runs=given.runs)
-    write_json(given.out, record)
-    print(f"written to {given.out}")
+    for name, measure in parts.items():
+        if name.split(",")[0] in given.only:
+            record[name] = measure()
+            write_json(given.out, record)  # after each part: they take minutes
+            print(f"{name}: written to {given.out}", flush=True)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_stopped_after_every_epoch_the_files_are_the_same(name, config, digits, 
     whole = train_experts(config, digits, tmp_path / "whole", progress=False)
 
     class StopAt:
-        left = 3
+        left = 2  # before the training and before its first epoch
 
         def __get__(self, stop, owner):
             self.left -= 1
@@ -122,18 +122,21 @@ def test_stopped_after_every_epoch_the_files_are_the_same(name, config, digits, 
             files[-1].write_bytes(files[-1].read_bytes()[:-7])
         if stops == 3:
             files[0].unlink()
-    assert stops >= 3
+    assert stops >= 4
     assert [parts.file(i).read_bytes() for i in range(2)] == [whole.file(i).read_bytes() for i in range(2)]
     assert not list((tmp_path / "parts" / "parts").glob("*"))
 
 
-def test_stacked_experts_are_the_same_to_rounding(config, digits, buffer, tmp_path, monkeypatch):
+def test_stacked_experts_are_the_same_to_rounding(config, digits, tmp_path, monkeypatch):
+    """At a rate at which training does not multiply roundings."""
+    config = replace(config, mtt=replace(config.mtt, expert_lr=0.001))
+    single = train_experts(config, digits, tmp_path / "single", progress=False)
     monkeypatch.setattr(module, "stacks", lambda name, device: True)
     stacked = train_experts(config, digits, tmp_path / "stacked", progress=False)
     for i in range(2):
-        ours, theirs = stacked.read(i, (0, 1, 2)), buffer.read(i, (0, 1, 2))
+        ours, theirs = stacked.read(i, (0, 1, 2)), single.read(i, (0, 1, 2))
         assert torch.equal(ours[0], theirs[0])
-        assert (ours - theirs).norm() < 0.01 * (theirs[2] - theirs[0]).norm()  # roundings, grown over eight steps
+        assert (ours - theirs).norm() < 0.001 * (theirs[2] - theirs[0]).norm()
 
 
 def test_files_of_earlier_versions_are_read(buffer):
