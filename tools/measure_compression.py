@@ -23,7 +23,7 @@ from ld3m_min.run import distil, random_real
 from ld3m_min.storage import read_json, seeded, write_json
 from ld3m_min.train_prior import PriorConfig, train_prior
 
-STEPS, REPEATS, JUDGES = 250, 3, ("ConvNet", "AlexNet", "VGG11")
+STEPS, REPEATS, JUDGES = 150, 3, ("ConvNet", "AlexNet", "VGG11")
 WIDTHS = {2: (16, 32), 4: (16, 32, 32), 8: (16, 32, 32, 32)}
 POINTS = [(2, 1e-5), (4, 1e-5), (8, 1e-5), (4, 1e-3), (4, 1e-2)]  # (factor, weight of the Kullback-Leibler term)
 
