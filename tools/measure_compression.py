@@ -72,10 +72,10 @@ def main(records=RECORDS, runs=RUNS):
     file = Path(records) / "compression-digits.json"
     data, protocol = load_data("digits"), eval_preset("cpu", repeats=REPEATS)
     record = read_json(file) if file.exists() else {
-        "schema": 1, "what": "compression and smoothness of an autoencoder, digits", "steps": STEPS, "random": None, "points": []}
+        "schema": 1, "what": "compression and smoothness of an autoencoder, digits", "random": None, "points": []}
 
     def keep():
-        write_json(file, record | {"evaluation": asdict(protocol), "environment": environment()})
+        write_json(file, record | {"steps": STEPS, "evaluation": asdict(protocol), "environment": environment()})
 
     if record["random"] is None:
         record["random"] = judge(random_real(preset("cpu"), data=data), data, protocol)
@@ -95,6 +95,7 @@ def main(records=RECORDS, runs=RUNS):
         })
         keep()
         print(record["points"][-1] | {"loss": None}, flush=True)
+    keep()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,11 @@ def main(records=RECORDS, runs=RUNS):
     records, runs = Path(records), Path(runs) / "steps-digits"
     file, data = records / "steps-digits.json", load_data("digits")
     prior, protocol = LatentDiffusionPrior.from_pretrained("digits"), eval_preset("cpu", repeats=REPEATS)
+    for space in ("pixel", "autoencoder", "ld3m"):
+        config = preset("cpu", algorithm="DM", space=space)
+        distil(config, data=data, prior=prior, out=runs / space, progress=False,
+               callback=course_callback(runs / space / "course", config.iterations))
+        join_strip(sorted((runs / space / "course").glob("*.png")), records / f"digits-cpu-{space}-DM-ipc1-course.png")
     empty = {"schema": 1, "what": "time steps and residual, digits, DM, IPC 1", "points": []}
     record = read_json(file) if file.exists() else empty
     done = {(p["T"], p["residual"]) for p in record["points"]}
@@ -44,14 +49,10 @@ def main(records=RECORDS, runs=RUNS):
             "grad_Z": [h["grad_Z"] for h in made.history], "loss": [h["loss"] for h in made.history],
         })
         save_strip(made.images(), runs / f"{name}.png")
+        shown = [f for t in (5, 10, 20, 40) if (f := runs / f"T{t:02d}.png").exists()]
+        first_of_each(shown, records / "steps-digits.png")
         write_json(file, record | {"config": asdict(config), "evaluation": asdict(protocol), "environment": environment()})
         print(name, record["points"][-1]["accuracies"], flush=True)
-    first_of_each([runs / f"T{t:02d}.png" for t in (5, 10, 20, 40)], records / "steps-digits.png")
-    for space in ("pixel", "autoencoder", "ld3m"):
-        config = preset("cpu", algorithm="DM", space=space)
-        distil(config, data=data, prior=prior, out=runs / space, progress=False,
-               callback=course_callback(runs / space / "course", config.iterations))
-        join_strip(sorted((runs / space / "course").glob("*.png")), records / f"digits-cpu-{space}-DM-ipc1-course.png")
 
 
 if __name__ == "__main__":
