@@ -180,7 +180,7 @@ if preset == "smoke":
 # %% [markdown]
 # ## What compression does to distillation
 #
-# Five small autoencoders of digits, alike but for one thing, and DM through each; `python tools/measure_compression.py` made
+# Four small autoencoders of digits, alike but for one thing, and DM through each; `python tools/measure_compression.py` made
 # the record. `pushed` is how far the picture moves when the latent moves by 0.3 standard deviations: small is smooth.
 
 # %% tags=["nbval-ignore-output"]

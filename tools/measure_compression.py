@@ -1,6 +1,6 @@
 """What makes a latent space good for distillation, measured on digits: `python tools/measure_compression.py`.
 
-Five small autoencoders, alike but for one thing: compression by 2, 4 or 8 in each direction, and the weight of the
+Four small autoencoders, alike but for one thing: compression by 2, 4 or 8 in each direction, and the weight of the
 Kullback-Leibler term at 4. Each is trained for the same steps on the training images; then DM distils through it, and
 networks are trained on the result. Written to book/_data/records/compression-digits.json, one entry an autoencoder; a
 stopped run goes on with the next entry.
@@ -25,7 +25,7 @@ from ld3m_min.train_prior import PriorConfig, train_prior
 
 STEPS, REPEATS, JUDGES = 150, 3, ("ConvNet", "AlexNet", "VGG11")
 WIDTHS = {2: (16, 32), 4: (16, 32, 32), 8: (16, 32, 32, 32)}
-POINTS = [(2, 1e-5), (4, 1e-5), (8, 1e-5), (4, 1e-3), (4, 1e-2)]  # (factor, weight of the Kullback-Leibler term)
+POINTS = [(2, 1e-5), (4, 1e-5), (8, 1e-5), (4, 1e-3)]  # (factor, weight of the Kullback-Leibler term)
 
 
 def config_of(factor, kl, steps=STEPS):
