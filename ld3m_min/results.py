@@ -40,7 +40,7 @@ from .run import distil
 from .signals import stoppable
 from .spaces import SyntheticSet
 from .storage import read_json, write_json
-from .viz import save_strip
+from .viz import join_strip, save_strip
 
 PAPER = Path("book/_data/paper")
 
@@ -77,8 +77,28 @@ def peak_memory(device="cpu"):
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def course_iterations(n):
+    """After which iterations of n a picture of the course is taken: eight at most, evenly spaced in their logarithm."""
+    return sorted({round(n ** (i / 7)) for i in range(8)}) if n else []
+
+
+def course_callback(folder, iterations):
+    """A callback of `distil` that keeps the first image of the set after each of `course_iterations`, as PNG in `folder`."""
+    wanted = course_iterations(iterations)
+
+    def keep(progress):
+        if progress.iteration + 1 in wanted:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with torch.no_grad():
+                save_strip(progress.space.images()[:1], Path(folder) / f"{progress.iteration + 1:08d}.png")
+
+    return keep
+
+
 def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="cpu", progress=True, architectures=ARCHITECTURES):
-    """Distil and evaluate one cell and write its record, with a picture of the set; a stopped run goes on where it was.
+    """Distil and evaluate one cell and write its record, with pictures of the set and of its first image's course.
+
+    A stopped run goes on where it was.
 
     The random baseline draws other real images for each repeat, so that its spread is that of the choice as well.
     """
@@ -97,8 +117,9 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
             folder = Path(runs) / experts_name(config, data)
             experts = train_experts(config, data, folder, device=device, progress=progress)
         training = time.monotonic() - began
+        course = Path(runs) / cell.name / "course"
         made = distil(config, data=data, prior=prior, out=Path(runs) / cell.name, experts=experts, device=device,
-                      progress=progress)
+                      progress=progress, callback=course_callback(course, config.iterations))
         sets, history = [made], made.history
     judged, folder = time.monotonic(), Path(runs) / cell.name / "evaluation"
     took = sets[0].recipe["seconds"] if cell.space != "random" else judged - began  # over all its resumptions
@@ -125,8 +146,13 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
         "peak_memory_bytes": peak_memory(device),
         "environment": environment(device),
     }
-    Path(records).mkdir(parents=True, exist_ok=True)
-    save_strip(sets[0].images(), Path(records) / f"{cell.name}.png")
+    for folder in (Path(records), Path(runs) / cell.name):
+        folder.mkdir(parents=True, exist_ok=True)
+    # ImageNet's pictures may not be published: real ones, and the first of a course, which nearly are, stay with the run
+    private = Path(runs) / cell.name if data.ids else Path(records)
+    save_strip(sets[0].images(), (private if cell.space == "random" else Path(records)) / f"{cell.name}.png")
+    if cell.space != "random" and (frames := sorted(course.glob("*.png"))):
+        join_strip(frames, private / f"{cell.name}-course.png")
     write_json(Path(records) / f"{cell.name}.json", record)
     return record
 

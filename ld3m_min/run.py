@@ -248,7 +248,8 @@ def _restore(learned, sgd, tensors):
 
 @torch.no_grad()
 def _finish(config, data, prior, space, labels, history, seconds):
-    pixels = space.images().cpu()
+    # as a set read from its files is; channels_last images, which decoders give, crash ResNet18 in oneDNN (torch 2.13, CPU)
+    pixels = space.images().cpu().contiguous()
     used = None if config.space == "pixel" else prior
     recipe = {
         "config": asdict(config),

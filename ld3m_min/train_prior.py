@@ -133,9 +133,16 @@ def _latents(prior, images, labels, config, out, progress):
     return latents * prior.scale, labels.repeat(1 + config.flip)
 
 
-def _identity(config, dtype):
-    """What two trainings must share for one to go on from the other's checkpoint: not when it saves, nor who judges."""
-    apart = ("checkpoint_every", "checkpoint_seconds", "judge", "gpu", "about")
+_LATER = ("unet_widths", "unet_layers", "attention", "condition_width", "unet_steps", "unet_batch", "unet_lr", "label_dropout",
+          "latents")  # fields that the autoencoder does not depend on
+
+
+def _identity(config, dtype, stage):
+    """What two trainings must share for one to go on from the other's checkpoint: not when it saves, nor who judges.
+
+    An autoencoder serves any denoiser.
+    """
+    apart = ("checkpoint_every", "checkpoint_seconds", "judge", "gpu", "about", *(_LATER if stage == "autoencoder" else ()))
     return {k: v for k, v in asdict(config).items() if k not in apart} | {"dtype": str(dtype)}
 
 
@@ -146,7 +153,7 @@ def _fit(modules, loss_of, folder, *, steps, lr, config, device, dtype, progress
         module.requires_grad_(True).train()
     average = {k: p.detach().clone() for k, p in params.items()}
     adam = torch.optim.Adam(params.values(), lr=lr)
-    start, name, identity = 0, folder.name, _identity(config, dtype)
+    start, name, identity = 0, folder.name, _identity(config, dtype, folder.name)
     found = load_checkpoint(folder, config=identity)
     before, began = 0.0, time.monotonic()
     if found:

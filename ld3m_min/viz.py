@@ -84,3 +84,42 @@ def save_strip(images, path, columns=10):
     x = (images.detach().cpu().clamp(0, 1) * 255).round().byte()
     rows = [np.concatenate(list(row.permute(0, 2, 3, 1).numpy()), axis=1) for row in x.split(columns)]
     Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
+
+
+def join_strip(files, path):
+    """Put PNG pictures of one height side by side into one."""
+    from PIL import Image
+
+    Image.fromarray(np.concatenate([np.asarray(Image.open(f).convert("RGB")) for f in files], axis=1)).save(path, optimize=True)
+
+
+def strips(files, titles=None, side=0.62):
+    """PNG strips one below the other, {label: file}; those that do not exist are left out; None where none does.
+
+    Args:
+        titles: one per picture of a strip, evenly spaced. side: of a picture, inches.
+    """
+    from pathlib import Path
+
+    found = {label: _pyplot().imread(file) for label, file in files.items() if Path(file).exists()}
+    if not found:
+        return None
+    columns = max(x.shape[1] / x.shape[0] for x in found.values())
+    figure, axes = _pyplot().subplots(len(found), 1, figsize=(side * columns + 1.2, side * len(found) + 0.2), squeeze=False)
+    for axis, (label, x) in zip(axes.flat, found.items(), strict=True):
+        axis.imshow(x, interpolation="nearest")
+        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+        axis.set(xticks=[], yticks=[])
+        axis.set_frame_on(False)
+    for i, title in enumerate(titles or ()):
+        axes[0, 0].text((i + 0.5) * x.shape[0], -2, title, ha="center", va="bottom", fontsize=7)
+    figure.tight_layout(pad=0.2)
+    return figure
+
+
+def first_of_each(files, path):
+    """The first picture of each strip, side by side: one class over some setting."""
+    from PIL import Image
+
+    pictures = [Image.open(f).convert("RGB") for f in files]
+    Image.fromarray(np.concatenate([np.asarray(p)[:, : p.height] for p in pictures], axis=1)).save(path, optimize=True)

@@ -142,17 +142,27 @@ def test_a_cell_of_images_becomes_a_record(made, tmp_path, monkeypatch):
                                  architectures=("ConvNet",))
     assert record["seconds_per_iteration"] >= 0 and record["peak_memory_bytes"] > 0 and record["prior"]["source"]
     assert len(record["grad_Z"]) == 2 and all(g > 0 for g in record["grad_Z"])
+    assert (tmp_path / "r" / f"{cell.name}.png").exists() and not list((tmp_path / "r").glob("*course*"))
+    assert Image.open(tmp_path / cell.name / f"{cell.name}-course.png").size == (2 * 32, 32)
     assert record["data"]["files"] == "PNG, 24 x 24 px" and record["cell"]["variant"] == "random-prior"
     frame = results.table(results.load_records(tmp_path / "r"), "imagenette", "nette-smoke")
     assert frame.index[0][2].endswith("random-prior") and frame["95 % interval"].iloc[0] == "–"
 
 
+def test_real_photographs_never_stand_beside_the_records(made, tmp_path, monkeypatch):
+    cell = results.Cell("imagenette", "nette-smoke", "random", "none", 1)
+    monkeypatch.setattr(results.Cell, "config", lambda self: preset(
+        "nette-smoke", space="pixel", dataset="imagenette", size=32, iterations=0))
+    record = results.make_record(cell, made, records=tmp_path / "r", runs=tmp_path, progress=False, architectures=("ConvNet",))
+    assert not list((tmp_path / "r").glob("*.png")) and record["seconds_per_iteration"] is None
+
+
 def test_the_command_line_says_that_there_is_more_to_do(tmp_path):
-    words = [sys.executable, "-m", "ld3m_min", "train-prior", "--preset", "smoke", "--records", "records"]
-    first = subprocess.run([*words, "--max-seconds", "0"], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert first.returncode == 75 and "1 of 4 steps of the autoencoder are saved" in first.stderr, first.stderr
-    last = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert last.returncode == 0 and (tmp_path / "runs" / "prior-smoke" / "model" / "README.md").exists(), last.stderr
+    words = [sys.executable, "-m", "ld3m_min", "train-prior", "--preset", "smoke", "--max-seconds", "0"]
+    for done in (1, 2):
+        run = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert run.returncode == 75 and f"{done} of 4 steps of the autoencoder are saved" in run.stderr, run.stderr
+    assert (tmp_path / "runs" / "prior-smoke" / "autoencoder" / "step-00000002").is_dir()
 
 
 # -- the long form, on the photographs ---------------------------------------------------------------------------------

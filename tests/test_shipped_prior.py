@@ -23,5 +23,5 @@ def test_the_card_is_what_the_record_measured(digits, tmp_path):
 
 def test_an_unknown_prior_names_the_remedy(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(FileNotFoundError, match=r"shipped \(digits\).*from_compvis"):
+    with pytest.raises(FileNotFoundError, match=r"shipped \(digits, .*from_compvis"):
         LatentDiffusionPrior.from_pretrained("nobody/nothing")
