@@ -10,7 +10,7 @@ SOURCES := $(sort $(wildcard notebooks/[0-9]*.py))
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test soak notebooks table table-run clean
+.PHONY: help setup book test bench soak notebooks table table-run clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -56,6 +56,10 @@ test: $(STAMP)  ## everything that must hold: lint, unit tests, notebooks, the b
 	@echo "==> 5/5 the built book: links, pages, offline reading"
 	LD3M_BOOK=1 "$(BIN)/python" -m pytest tests/test_links.py
 	@echo "==> all passed"
+
+bench: $(STAMP)  ## measure speed and memory into book/_data/records (DEVICE=cuda on a GPU; a quarter of an hour on a quiet CPU)
+	"$(BIN)/python" -m benchmarks --again --device $(or $(DEVICE),cpu)
+	@test "$(or $(DEVICE),cpu)" != cpu || "$(BIN)/python" -m benchmarks.networks --repeats 2 --runs 3
 
 soak: $(STAMP)  ## the long form of the tests of faults: kills, damage, hostile files (up to 20 minutes)
 	"$(BIN)/python" tools/soak.py

@@ -8,10 +8,10 @@ import torch
 
 from ld3m_min.storage import write_json
 
-from . import generator, iteration
+from . import forecasts, generator, iteration
 from .cases import CASES
 
-OTHERS = {"iterations": iteration.iterations, "scaling": iteration.scaling}
+OTHERS = {"iterations": iteration.iterations, "scaling": iteration.scaling, "forecast-cin256": forecasts.forecasts}
 
 
 def names(device):

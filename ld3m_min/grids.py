@@ -7,6 +7,7 @@ Each of them has a twin "...-smoke" of two iterations, which shows on a CPU that
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from .config import preset
@@ -144,7 +145,7 @@ def commands(names=MEASURED, folder=RECORDS):
     from .train_prior import PRIOR_PRESETS
 
     lines, asked = [], set()
-    for cells in (missing(name, folder) for name in names):
+    for name, cells in ((n, missing(n, folder)) for n in names):
         needed = [c.config().prior for c in cells if c.space in ("autoencoder", "ld3m")]
         for prior in dict.fromkeys(p for p in needed if p in PRIOR_PRESETS and p not in asked):
             asked.add(prior)
@@ -152,7 +153,18 @@ def commands(names=MEASURED, folder=RECORDS):
                 limit = " --device cuda --max-seconds 540" if PRIOR_PRESETS[prior].gpu else ""
                 lines.append(f"prior {prior}:  python -m ld3m_min train-prior --preset {prior}{limit}")
         lines += [f"{c.name}:  {c.command}" for c in cells]
+        if name == "imagenette":
+            lines += _benchmarks(folder)
     return lines
+
+
+def _benchmarks(folder):
+    """Speed and memory that are not measured yet; the benchmarks lie beside the package in a clone, not in an installed one."""
+    if find_spec("benchmarks") is None:
+        return []
+    from benchmarks.__main__ import missing as unmeasured
+
+    return [f"bench-{name}:  {command}" for name, command in unmeasured(folder)]
 
 
 def _is_there(path):

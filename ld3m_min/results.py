@@ -5,7 +5,6 @@ missing cell names the command that makes it. The paper's own numbers are in `bo
 """
 from __future__ import annotations
 
-import inspect
 import os
 import platform
 import subprocess
@@ -125,11 +124,11 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
     took = sets[0].recipe["seconds"] if cell.space != "random" else judged - began  # over all its resumptions
     if cell.space == "random":
         one = replace(protocol, repeats=1)
-        parts = [evaluate(s, data, architectures, config=one, seed=r, **_resumable(folder / str(r)))
+        parts = [evaluate(s, data, architectures, config=one, seed=r, out=folder / str(r))
                  for r, s in enumerate(sets)]
         result = EvalResult({a: tuple(p.accuracies[a][0] for p in parts) for a in architectures}, protocol.split)
     else:
-        result = evaluate(sets[0], data, architectures, config=protocol, progress=progress, **_resumable(folder))
+        result = evaluate(sets[0], data, architectures, config=protocol, progress=progress, out=folder)
     record = {
         "schema": 1,
         "cell": asdict(cell),
@@ -155,11 +154,6 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
         join_strip(frames, private / f"{cell.name}-course.png")
     write_json(Path(records) / f"{cell.name}.json", record)
     return record
-
-
-def _resumable(folder):
-    """`out=` for an `evaluate` that keeps its repeats there and goes on after them."""
-    return {"out": folder} if "out" in inspect.signature(evaluate).parameters else {}
 
 
 def files_of(data):

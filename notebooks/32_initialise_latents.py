@@ -258,4 +258,4 @@ print("the set holds", sorted(space.state()))
 #    ten random codes of that size it is right every second time.
 # ```
 #
-# **Next**: {doc}`41_load_data_and_judge`.
+# **Next**: {doc}`33_trade_memory_for_time`.

@@ -154,7 +154,7 @@ print("share of each step, t = 1 ... T:", [round(x / sum(terms), 3) for x in ter
 #
 # To multiply with $\partial z_{t-1}/\partial z_t$, the backward pass needs the activations of the U-Net at step $t$. Keep
 # them all, and memory grows with $T$. Throw them away and make them again when they are needed: that is
-# {term}`checkpointing`. Below, one generation on the shipped prior of the digits; `Ledger` sees every tensor that is made
+# {term}`gradient checkpointing`. Below, one generation on the shipped prior of the digits; `Ledger` sees every tensor that is made
 # and every one that goes.
 
 # %%

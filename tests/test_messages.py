@@ -50,8 +50,8 @@ def test_there_are_messages():
 def test_every_message_is_explained(module):
     known = [says for m, says, *_ in entries() if m == module]
     missing = [f"{module}.py:{line}: {text}" for m, line, text in messages() if m == module and not any(k in text for k in known)]
-    assert not missing, (f"add a line to {TABLE}, below {module!r}, for each of these: - [part of the message that stays, with … for "
-                         "what changes; cause; remedy]\n" + "\n".join(missing))
+    assert not missing, (f"add a line to {TABLE}, below {module!r}, for each of these: - [part of the message that stays, with … "
+                         "for what changes; cause; remedy]\n" + "\n".join(missing))
 
 
 def test_no_entry_is_stale():
