@@ -22,8 +22,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from .backprop import Plan, decode_with_plan, generate_with_plan, ladder, prepared
-from .distillers import distribution_matching_loss, gradient_matching_distance, trajectory_matching_loss
-from .networks import build_network, flat_parameters
+from .data import DataSplits, ImageDataset
+from .distillers import DISTILLERS
+from .networks import build_network
 from .sampler import timesteps
 
 _FLOPS = {  # PyTorch's own formulas, and the one it lacks
@@ -171,28 +172,34 @@ def _generate(prior, config, plan, Z, c, noise):
 
 
 def _match(config, images, classes):
-    """The loss of one iteration on meta tensors: the pure functions, class by class, as the distillers call them."""
-    n = config.network
-    network = build_network(n.name, classes=classes, size=config.size, depth=n.depth, width=n.width, norm=n.norm).to("meta")
-    if config.algorithm == "MTT":
-        theta, lr = flat_parameters(network), torch.zeros((), device="meta", requires_grad=True)
-        labels = torch.zeros(len(images), dtype=torch.int64, device="meta")
-        m = config.mtt
-        trajectory_matching_loss(network, theta, theta.clone(), images, labels, lr, m.steps, batch_size=m.batch,
-                                 generator=torch.Generator()).backward()
-        return
-    for part in images.chunk(classes):
-        real = torch.zeros((config.batch_real, *images.shape[1:]), device="meta")
-        if config.algorithm == "DM":
-            distribution_matching_loss(network.requires_grad_(False), real, part).backward()
-            continue
+    """The distillation loss of one iteration, by the distiller itself, on images and real data without content."""
+    labels = torch.arange(classes).repeat_interleave(config.batch_real)
+    pixels = torch.empty((len(labels), 3, config.size, config.size), dtype=torch.uint8, device="meta")
+    split = ImageDataset(pixels, labels, tuple(map(str, range(classes))), "train")
+    data = DataSplits("meta", split, split, split, mean=(0.5,) * 3, std=(0.5,) * 3)
+    options = {"experts": _NoExperts(config, data)} if config.algorithm == "MTT" else {}
+    distiller = DISTILLERS[config.algorithm](config, data, "meta", **options)
+    own = torch.arange(classes).repeat_interleave(config.ipc)
+    distiller.step(images, own if config.algorithm != "MTT" else own.to("meta"), 0)
 
-        def gradients(x, **options):
-            y = torch.zeros(len(x), dtype=torch.int64, device="meta")
-            return torch.autograd.grad(F.cross_entropy(network(x), y), list(network.parameters()), **options)
 
-        grads_real = gradients(real)
-        gradient_matching_distance(gradients(part, create_graph=True), grads_real, config.dc.metric).backward(inputs=[images])
+class _NoExperts:
+    """Trajectories of the right length and no content."""
+
+    def __init__(self, config, data):
+        n = config.network
+        network = build_network(n.name, classes=len(data.classes), size=data.size, depth=n.depth, width=n.width, norm=n.norm)
+        self._size = sum(p.numel() for p in network.parameters())
+
+    def __len__(self):
+        return 1
+
+    def check(self, config, data):
+        """They fit any configuration."""
+
+    def read(self, which, epochs):
+        """(len(epochs), P) on the meta device."""
+        return torch.empty((len(epochs), self._size), device="meta")
 
 
 # -- seconds -------------------------------------------------------------------------------------------------------------

@@ -175,9 +175,9 @@ def _step(sgd, learned, space, distiller, entry):
     before = {k: p.detach().clone() for k, p in learned.items()}
     momenta = {p: s["momentum_buffer"].clone() for p, s in sgd.state.items() if s.get("momentum_buffer") is not None}
     sgd.step()
-    buffers = {k: sgd.state[p].get("momentum_buffer") for k, p in learned.items()}
-    wrong = next((k for k, p in learned.items() if not torch.isfinite(p).all()
-                  or (buffers[k] is not None and not torch.isfinite(buffers[k]).all())), None)
+    buffers = [sgd.state[p].get("momentum_buffer") for p in learned.values()]
+    fine = torch.stack([torch.isfinite(p if b is None else p + b).all() for p, b in zip(learned.values(), buffers, strict=True)])
+    wrong = next((k for k, ok in zip(learned, fine.tolist(), strict=True) if not ok), None)
     if wrong:
         with torch.no_grad():
             for k, p in learned.items():
@@ -227,15 +227,17 @@ def _gradients(config, space, distiller, learned, labels, it):
     else:
         images = space.images()
     leaf = images.detach().requires_grad_()
-    if not torch.isfinite(leaf).all():
-        return math.nan, {}, "generated images"
-    loss = distiller.step(leaf, labels, it).item()
+    loss = distiller.step(leaf, labels, it)
     if again:
         images = space.images(other)
     images.backward(leaf.grad)
-    norms = {k: p.grad.norm().item() for k, p in learned.items()}
-    bad = [f"gradient of {k.split('.')[-1]}" for k, v in norms.items() if not math.isfinite(v)]
-    return loss, norms, "loss" if not math.isfinite(loss) else (bad[0] if bad else None)
+    # the one wait for the device: what the guard has to know comes over together
+    whole = torch.isfinite(leaf).all().to(loss)
+    whole, loss, *norms = torch.stack([whole, loss, *(p.grad.norm() for p in learned.values())]).tolist()
+    named = {"generated images": whole or math.nan, "loss": loss}
+    named |= {f"gradient of {k.split('.')[-1]}": v for k, v in zip(learned, norms, strict=True)}
+    wrong = next((name for name, value in named.items() if not math.isfinite(value)), None)
+    return loss, dict(zip(learned, norms, strict=True)), wrong
 
 
 def _restore(learned, sgd, tensors):

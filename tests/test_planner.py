@@ -7,6 +7,8 @@ import torch
 from ld3m_min import run
 from ld3m_min.backprop import AUTO, PLANS, Plan, generate_with_plan, ladder
 from ld3m_min.config import preset
+from ld3m_min.distillers import DISTILLERS
+from ld3m_min.experts import train_experts
 from ld3m_min.planner import Descent, Ledger, choose, codes, forecast, forecasts, on_meta, out_of_memory, probe, weights_of
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.run import distil
@@ -48,6 +50,20 @@ def test_every_iteration_can_be_forecast(tiny_prior, algorithm, space):
     whole, alone = (forecast(tiny_prior, config, Plan(), matching=m) for m in (True, False))
     assert whole.flops > alone.flops and whole.peak_bytes >= alone.peak_bytes > 0
     assert whole.weight_bytes >= 4 * sum(p.numel() for m in tiny_prior.modules for p in m.parameters())
+
+
+@pytest.mark.parametrize("algorithm", ["DC", "DM", "MTT"])
+def test_memory_of_a_whole_iteration_is_predicted_within_a_fifth(digits, tiny_prior, tmp_path, algorithm):
+    config = settings(algorithm, batch_real=64, network=replace(settings().network, width=32))
+    experts = {"experts": train_experts(config, digits, tmp_path, progress=False)} if algorithm == "MTT" else {}
+    distiller, labels = DISTILLERS[algorithm](config, digits, **experts), torch.arange(10)
+    Z, c, noise = codes(tiny_prior, config, "cpu")
+    with Ledger([*weights_of(tiny_prior, config.plan), digits.train.images]) as ledger:
+        images = generate_with_plan(tiny_prior, Z, c, noise, config.sampler, config.plan)
+        leaf = images.detach().requires_grad_()
+        distiller.step(leaf, labels, 0)
+        images.backward(leaf.grad)
+    assert forecast(tiny_prior, config, config.plan).peak_bytes == pytest.approx(ledger.peak, rel=0.2)
 
 
 def test_operations_are_those_of_the_plans(tiny_prior):
