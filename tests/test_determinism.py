@@ -38,7 +38,7 @@ def test_threads_change_rounding_alone(digits, threads, algorithm):
 def test_the_order_of_architectures_does_not_decide(digits):
     """Each network has draws of its own: evaluated first, last or alone, it gives the same accuracies."""
     real, config = random_real(preset("smoke"), data=digits), eval_preset("smoke")
-    orders = (("ConvNet", "ViT"), ("ViT", "ConvNet"), ("ViT",))
+    orders = ("ConvNet", "ViT"), ("ViT", "ConvNet"), ("ViT",)
     found = [evaluate(real, digits, names, config=config).accuracies for names in orders]
     assert found[0]["ViT"] == found[1]["ViT"] == found[2]["ViT"] and found[0]["ConvNet"] == found[1]["ConvNet"]
 
@@ -58,8 +58,8 @@ LISTED = {
     "AdaptiveAvgPool2d": r"AdaptiveAvgPool2d|adaptive_avg_pool2d", "AdaptiveMaxPool2d": r"AdaptiveMaxPool2d|adaptive_max_pool2d",
     "interpolate": r"F\.interpolate", "ReflectionPad2d": r"ReflectionPad|mode=.reflect",
     "NLLLoss": r"nll_loss|NLLLoss|cross_entropy",
-    "grid_sample": r"grid_sample", "bincount": r"\.bincount", "put_": r"\.put_\(", "histc": r"\.histc", "median": r"\.median\(",
-    "cumsum": r"\.cumsum\(", "resize_": r"\.resize_\(",
+    "grid_sample": r"grid_sample", "bincount": r"\.bincount", "put_": r"\.put_\(", "histc": r"\.histc",
+    "median": r"\.median\(", "cumsum": r"\.cumsum\(", "resize_": r"\.resize_\(",
 }
 PAGE_NAMES = {"AdaptiveMaxPool2d": "networks", "interpolate": "data", "NLLLoss": "distillers.dc"}
 

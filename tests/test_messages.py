@@ -49,10 +49,9 @@ def test_there_are_messages():
 @pytest.mark.parametrize("module", sorted({m for m, *_ in messages()}))
 def test_every_message_is_explained(module):
     known = [says for m, says, *_ in entries() if m == module]
-    mine = [(line, text) for m, line, text in messages() if m == module]
-    missing = [f"{module}.py:{line}: {text}" for line, text in mine if not any(k in text for k in known)]
-    assert not missing, (f'add a line to {TABLE}, below "{module}:", for each of these:\n'
-                         '  - ["part of the message, with … for what changes", "cause", "remedy"]\n' + "\n".join(missing))
+    missing = [f"{module}.py:{line}: {text}" for m, line, text in messages() if m == module and not any(k in text for k in known)]
+    assert not missing, (f"add a line to {TABLE}, below {module!r}, for each of these: - [part of the message that stays, with … "
+                         "for what changes; cause; remedy]\n" + "\n".join(missing))
 
 
 def test_no_entry_is_stale():
