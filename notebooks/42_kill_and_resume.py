@@ -10,7 +10,7 @@
 # (nb-kill)=
 # # Kill and resume
 #
-# **You will** kill a distillation with the signal that no process can catch, start the same command again, and compare
+# **You will** kill a distillation with the signal that no process can catch, start the same run again, and compare
 # every bit with a run that was never killed; flip a byte of a checkpoint; stop a run politely.
 #
 # **You will learn** why a resumed run is the same run, and what is done when a checkpoint is damaged.
@@ -27,6 +27,7 @@ seed = 0  # of the run, and of the moments at which it is killed
 out = os.environ.get("LD3M_OUT", "../runs/kill_and_resume")  # where the runs go
 
 # %%
+import multiprocessing
 import random
 import shutil
 import signal
@@ -38,19 +39,26 @@ from pathlib import Path
 
 import torch
 
+from ld3m_min import config as settings
+from ld3m_min.data import load_data
+from ld3m_min.run import distil
 from ld3m_min.spaces import SyntheticSet
 from ld3m_min.storage import load_checkpoint, read_json, seeded
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started: the same bits, and a fork is safe
+processes = multiprocessing.get_context("forkserver")  # each run is a process of its own, forked where all is imported
+processes.set_forkserver_preload(["ld3m_min.run"])
 place = Path(out).resolve() / "kills"
 shutil.rmtree(place, ignore_errors=True)
+data = load_data("digits")
+config = settings.preset(preset, space="pixel", algorithm="DM", iterations=iterations, seed=seed, checkpoint_every=1)
 
 
 def start(folder):
-    """The command line, in a process of its own."""
-    command = [sys.executable, "-m", "ld3m_min", "distil", "--preset", preset, "--space", "pixel", "--algorithm", "DM",
-               "--iterations", str(iterations), "--seed", str(seed), "--out", str(folder)]
-    quiet = os.environ | {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    """The run, in a process of its own."""
+    run = processes.Process(target=distil, args=(config,), kwargs={"data": data, "out": folder, "progress": False})
+    run.start()
+    return run
 
 
 def saved(folder):
@@ -63,8 +71,8 @@ def saved(folder):
 
 # %%
 whole = start(place / "whole")
-print(whole.communicate()[0].strip().split(" in ")[0], "| exit code", whole.returncode)
-print("checkpoints kept:", saved(place / "whole"))
+whole.join()
+print("exit code", whole.exitcode, "| checkpoints kept:", saved(place / "whole"))
 
 # %% [markdown]
 # ## The same run, killed
@@ -76,12 +84,12 @@ print("checkpoints kept:", saved(place / "whole"))
 killed, draws, kills = place / "killed", random.Random(seed), []
 for least in (3, 7):
     run = start(killed)
-    while run.poll() is None and max(saved(killed), default=0) < least:
+    while run.is_alive() and max(saved(killed), default=0) < least:
         time.sleep(0.005)
     time.sleep(draws.uniform(0, 0.03))
     run.kill()
-    run.wait()
-    kills.append(run.returncode)
+    run.join()
+    kills.append(run.exitcode)
 print("killed by signal", [-code for code in kills], "| SIGKILL is", int(signal.SIGKILL), "| finished:", (killed / "set").exists())
 
 # %% [markdown]
@@ -91,15 +99,16 @@ print("killed by signal", [-code for code in kills], "| SIGKILL is", int(signal.
 print("iterations that are saved:", saved(killed))
 
 # %% [markdown]
-# Started again, the same command goes on from the last checkpoint.
+# Started again, the same call goes on from the last checkpoint.
 
 # %%
 run = start(killed)
-print(run.communicate()[0].strip().split(" in ")[0], "| exit code", run.returncode)
+run.join()
+print("exit code", run.exitcode)
 a, b = (SyntheticSet.load(place / name / "set") for name in ("whole", "killed"))
 print("images equal, bit for bit:", torch.equal(a.images(), b.images()), "| history equal:", a.history == b.history)
-config = read_json(place / "whole" / "checkpoints" / f"step-{iterations:08d}" / "manifest.json")["config"]
-ends = [load_checkpoint(place / name / "checkpoints", config=config) for name in ("whole", "killed")]
+stored = read_json(place / "whole" / "checkpoints" / f"step-{iterations:08d}" / "manifest.json")["config"]
+ends = [load_checkpoint(place / name / "checkpoints", config=stored) for name in ("whole", "killed")]
 print("momenta equal:", all(torch.equal(v, ends[1].tensors[k]) for k, v in ends[0].tensors.items()), sorted(ends[0].tensors))
 assert torch.equal(a.images(), b.images()) and a.history == b.history and kills == [-9, -9]
 
@@ -123,16 +132,16 @@ print(all(torch.equal(x, y) for x, y in zip(straight[5:], resumed, strict=True))
 
 # %%
 damaged = killed / "checkpoints" / f"step-{iterations:08d}" / "state.safetensors"
-data = bytearray(damaged.read_bytes())
-data[len(data) // 2] ^= 1
-damaged.write_bytes(data)
+content = bytearray(damaged.read_bytes())
+content[len(content) // 2] ^= 1
+damaged.write_bytes(content)
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
-    found = load_checkpoint(killed / "checkpoints", config=config)
+    found = load_checkpoint(killed / "checkpoints", config=stored)
 print("taken instead: step", found.step)
 print(str(said[0].message).split("\n")[1].strip())
 run = start(killed)
-run.communicate()
+run.join()
 print("equal again:", torch.equal(SyntheticSet.load(killed / "set").images(), a.images()))
 assert found.step == iterations - 1
 
@@ -143,7 +152,7 @@ assert found.step == iterations - 1
 for file in (killed / "checkpoints").glob("step-*/state.safetensors"):
     file.write_bytes(file.read_bytes()[:-1])
 try:
-    load_checkpoint(killed / "checkpoints", config=config)
+    load_checkpoint(killed / "checkpoints", config=stored)
 except ValueError as error:
     print(str(error).replace(str(killed), "..."))
 
@@ -151,22 +160,25 @@ except ValueError as error:
 # ## Asked politely
 #
 # SIGTERM (what a cluster sends before it kills), Ctrl-C and `--max-seconds` let the iteration end, save and leave, with
-# exit code 143, 130 or 75. A queue can tell from the code that the same command shall be started again.
+# exit code 143, 130 or 75. A queue can tell from the code that the same command shall be started again. This time it is
+# the command line, with more iterations than there is time for.
 
 # %%
-shutil.rmtree(killed)
-run = start(killed)
-while run.poll() is None and not saved(killed):
-    time.sleep(0.005)
+command = [sys.executable, "-m", "ld3m_min", "distil", "--preset", preset, "--space", "pixel", "--iterations", "100000",
+           "--seed", str(seed), "--out", str(place / "polite")]
+quiet = os.environ | {"TQDM_DISABLE": "1"}
+run = subprocess.Popen(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603
+while run.poll() is None and not saved(place / "polite"):
+    time.sleep(0.01)
 run.send_signal(signal.SIGTERM)
 text = run.communicate()[0]
-print("exit code", run.returncode, "| says that it is saved:", "saved" in text)
+print("exit code", run.returncode, "| says that it is saved:", "of 100000 iterations are saved" in text)
 assert run.returncode == 143
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Start the command with another `--seed` in the folder of a finished run. What does it say?
+# 1. Start a run with another seed in the folder of a finished one. What does it say?
 # 2. Remove `manifest.json` of the newest checkpoint instead of flipping a byte. Which one is taken?
 # 3. How much work does a kill cost at most, with `checkpoint_every=100`?
 #
