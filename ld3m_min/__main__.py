@@ -28,7 +28,7 @@ def distil(
     lr: float | None = None,
     prior: str | None = None,
     seed: int = 0,
-    plan: Literal["auto", "one-pass", "decoder", "selective", "per-step", "two-pass"] | None = None,
+    plan: Literal["auto", "one-pass", "decoder", "selective", "per-step", "chunks", "two-pass"] | None = None,
     precision: Literal["float32", "bfloat16"] | None = None,
     experts: Path | None = None,
     out: Path = Path("runs/distil"),

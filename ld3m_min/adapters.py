@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 
 DENOISERS = ("UNet2DConditionModel", "UNet2DModel", "DiTTransformer2DModel")
@@ -166,3 +167,28 @@ def redrawn(module, generator):
         new = type(module).from_config(module.config)
     like = next(module.parameters())
     return torch.nn.Module.to(new, like.device, like.dtype)  # diffusers' own `to` warns of a cast
+
+
+class SingleTokenAttention(AttnProcessor2_0):
+    """Cross-attention to a single token, without the attention: a softmax over one score is 1, whatever the query.
+
+    Exact, in value and gradient: the output is the token's value, the same at every position, and the queries receive no
+    gradient. A class embedding is one token, so this is half of the attention of the public prior. Where the queries'
+    weights are being trained, or where there are more tokens, it is the ordinary attention.
+    """
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None, *args, **kwargs):
+        one = encoder_hidden_states is not None and encoder_hidden_states.shape[1] == 1
+        plain = not (attn.to_q.weight.requires_grad or attn.residual_connection or attn.norm_cross or attn.spatial_norm)
+        if not (one and plain and attention_mask is None and hidden_states.dim() == 3):
+            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb, *args, **kwargs)
+        out = attn.to_out[0](attn.to_v(encoder_hidden_states)) / attn.rescale_output_factor
+        return out.expand(-1, hidden_states.shape[1], -1)
+
+
+def skip_single_token_attention(denoiser):
+    """Give every cross-attention of a U-Net the processor above; self-attention keeps its own."""
+    if type(denoiser).__name__ == "UNet2DConditionModel":
+        for name, module in denoiser.named_modules():
+            if isinstance(module, Attention) and name.endswith("attn2"):
+                module.set_processor(SingleTokenAttention())

@@ -85,8 +85,10 @@ ONE_PASS = Plan()
 DECODER = Plan(decoder=True, decoder_chunk=1)
 SELECTIVE = Plan(steps=-1, selective=True, decoder=True)
 PER_STEP = Plan(steps=-1, decoder=True, decoder_chunk=1)
+CHUNKS = Plan(steps=-1, decoder=True, decoder_chunk=1, chunk=2)
 TWO_PASS = Plan(steps=-1, decoder=True, decoder_chunk=1, two_pass=True, chunk=10)
-PLANS = {"one-pass": ONE_PASS, "decoder": DECODER, "selective": SELECTIVE, "per-step": PER_STEP, "two-pass": TWO_PASS}
+PLANS = {"one-pass": ONE_PASS, "decoder": DECODER, "selective": SELECTIVE, "per-step": PER_STEP, "chunks": CHUNKS,
+         "two-pass": TWO_PASS}
 
 
 def ladder(steps):
@@ -94,7 +96,7 @@ def ladder(steps):
 
     Between those of `PLANS` stands "half", which recomputes half of the steps.
     """
-    names = ["one-pass", "decoder", "selective", "half", "per-step", "two-pass"]
+    names = ["one-pass", "decoder", "selective", "half", "per-step", "chunks", "two-pass"]
     return {n: PLANS[n] if n in PLANS else replace(PER_STEP, steps=max(1, steps // 2)) for n in names}
 
 

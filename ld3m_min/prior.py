@@ -87,6 +87,7 @@ class LatentDiffusionPrior:
         self.factor = 2 ** (len(config.block_out_channels) - 1)
         if denoiser is not None:
             adapters.check_fit(denoiser, scheduler, self.latent_channels, class_embedding)
+            adapters.skip_single_token_attention(denoiser)
             self.prediction_type = scheduler.config.get("prediction_type", "epsilon")
             self.alpha_bar = alphas_cumprod(scheduler)
             if self.alpha_bar[-1] <= 0:
