@@ -167,7 +167,7 @@ except ValueError as error:
 command = [sys.executable, "-m", "ld3m_min", "distil", "--preset", preset, "--space", "pixel", "--iterations", "100000",
            "--seed", str(seed), "--out", str(place / "polite")]
 quiet = os.environ | {"TQDM_DISABLE": "1"}
-run = subprocess.Popen(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603
+run = subprocess.Popen(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 while run.poll() is None and not saved(place / "polite"):
     time.sleep(0.01)
 run.send_signal(signal.SIGTERM)
