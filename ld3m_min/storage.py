@@ -19,11 +19,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from .files import flush, locked, read_json, replace_folder, signature, signed, standing, sweep, why, write_bytes, write_json
+from .files import flush, signature, signed, sweep, why
+from .files import locked as locked
+from .files import read_json as read_json
+from .files import replace_folder as replace_folder
+from .files import standing as standing
+from .files import write_bytes as write_bytes
+from .files import write_json as write_json
 
-__all__ = ["Checkpoint", "config_difference", "from_bytes", "load_checkpoint", "locked", "read_json", "replace_folder",
-           "save_checkpoint", "seeded", "signature", "signed", "standing", "sweep", "to_bytes", "why", "write_bytes",
-           "write_json"]
 SCHEMA = 2
 
 

@@ -58,7 +58,7 @@ LISTED = {
     "AdaptiveAvgPool2d": r"AdaptiveAvgPool2d|adaptive_avg_pool2d", "AdaptiveMaxPool2d": r"AdaptiveMaxPool2d|adaptive_max_pool2d",
     "interpolate": r"F\.interpolate", "ReflectionPad2d": r"ReflectionPad|mode=.reflect",
     "NLLLoss": r"nll_loss|NLLLoss|cross_entropy",
-    "grid_sample": r"grid_sample", "bincount": r"\.bincount", "put_": r"\.put_\(", "histc": r"\.histc",
+    "grid_sample": r"grid_sample", "bincount": r"\.bincount\([^)]*weights", "put_": r"\.put_\(", "histc": r"\.histc",
     "median": r"\.median\(", "cumsum": r"\.cumsum\(", "resize_": r"\.resize_\(",
 }
 PAGE_NAMES = {"AdaptiveMaxPool2d": "networks", "interpolate": "data", "NLLLoss": "distillers.dc"}
