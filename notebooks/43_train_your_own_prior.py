@@ -199,7 +199,7 @@ pd.DataFrame(rows)
 # %% tags=["nbval-ignore-output"]
 file = records / "prior-imagenette-128-cpu-seed0.png"
 if file.exists():
-    plt.figure(figsize=(7, 3))
+    plt.figure(figsize=(4.2, 1.8), dpi=80)
     plt.imshow(imread(file))
     plt.axis("off")
     plt.show()
