@@ -128,8 +128,9 @@ print(f"share of the gradient that equation (7) has: {along_states / (along_stat
 assert along_states / (along_states + past_states) < 0.1
 
 # %% [markdown]
-# With the public code's residual the first step forgets $z_T$ entirely, so the way along the states is closed: (7) as
-# printed is zero, and all of the gradient comes the other way.
+# With the public code's residual the first step drops the clean latent that it predicts, and $z_T$ goes on through the
+# predicted noise alone. So the way along the states, which is all that (7) has, is a small part; nearly all of the gradient
+# comes the other way.
 #
 # ## Equation (8): the gradient of $c$
 #
