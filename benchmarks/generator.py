@@ -99,7 +99,7 @@ def measure(case, device, *, repeats=5, names=None):
     record = {"schema": 1, "bench": "generator", "case": case.name, "prior": case.prior, "device": torch.device(device).type,
               "images": len(leaves[0]), "size": config.size, "T": config.sampler.steps, "rows": rows,
               "environment": environment(device)}
-    precisions = ("float32",) if once else ("float32", "bfloat16")
+    precisions = ("float32", "bfloat16") if torch.device(device).type == "cuda" else ("float32",)
     record["matmul_flops"] = {p: matmul_flops(device, getattr(torch, p)) for p in precisions}
     return record
 

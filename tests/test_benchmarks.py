@@ -42,13 +42,13 @@ def test_the_public_schedule_has_the_same_gradient(tiny_prior):
 def test_a_measurement(tiny_prior, monkeypatch):
     monkeypatch.setattr(generator, "load", lambda case, device: tiny_prior)
     case = Case("tiny", "tiny", "cpu", preset("smoke", sampler=SamplerConfig(steps=3)))
-    record = generator.measure(case, "cpu", repeats=2, names=(generator.SCHEDULE, "one-pass", "per-step", "bfloat16"))
+    record = generator.measure(case, "cpu", repeats=2, names=(generator.SCHEDULE, "one-pass", "per-step"))
     rows = record["rows"]
-    assert list(rows) == [generator.SCHEDULE, "one-pass", "per-step", "bfloat16"] and record["images"] == 10
+    assert list(rows) == [generator.SCHEDULE, "one-pass", "per-step"] and record["images"] == 10
     for row in rows.values():
         assert len(row["seconds"]) == 2 and row["median"] > 0 and row["peak_bytes"] > 0 and row["ratio"] > 0
     assert rows["per-step"]["peak_bytes"] < rows["one-pass"]["peak_bytes"]
-    assert rows["one-pass"]["cosine"] > 1 - 1e-6 and rows["bfloat16"]["relative_difference"] > 1e-4
+    assert all(row["cosine"] > 1 - 1e-6 and row["relative_difference"] < 1e-4 for row in rows.values())
     for row in (rows["one-pass"], rows["per-step"]):
         assert row["forecast_bytes"] == pytest.approx(row["peak_bytes"], rel=0.2) and row["forecast_seconds"] > 0
     json.dumps(record)
