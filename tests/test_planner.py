@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ld3m_min import run
+from ld3m_min import planner, run
 from ld3m_min.backprop import AUTO, PLANS, Plan, generate_with_plan, ladder
 from ld3m_min.config import preset
 from ld3m_min.distillers import DISTILLERS
@@ -103,17 +103,18 @@ def test_probe_is_of_the_right_size(tiny_prior):
     assert 0.3 < probe(tiny_prior, config, Plan()) / took < 3  # times on a busy machine
 
 
-def test_the_fastest_plan_that_fits_is_chosen(tiny_prior):
+def test_the_fastest_plan_that_fits_is_chosen(tiny_prior, monkeypatch):
     config = settings(plan=Plan(precision="bfloat16"))
     rows = list(forecasts(tiny_prior, config))
     assert [r.name for r in rows] == list(ladder(4)) and {r.plan.precision for r in rows} == {"bfloat16"}
+    monkeypatch.setattr(planner, "forecasts", lambda *args, **options: iter(rows))  # counted once is enough
     for row in rows:
         room = row.total_bytes / 0.9 + 1
         first = next(r for r in rows if r.total_bytes <= 0.9 * room)
         assert choose(tiny_prior, config, available=room) == first
     with pytest.raises(MemoryError, match=r"no plan fits in 0\.0 GiB: .* needs .* lower ipc = 1, size = 32 or batch_real = 16"):
         choose(tiny_prior, config, available=1000)
-    assert Descent(tiny_prior, replace(config, plan=AUTO)).plan == Plan()  # all of it fits into this machine
+    assert Descent(tiny_prior, replace(config, plan=AUTO)).plan == rows[0].plan  # all of it fits into this machine
 
 
 @pytest.mark.parametrize("message", ["CUDA out of memory", "[enforce fail] DefaultCPUAllocator: can't allocate memory"])
