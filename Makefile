@@ -57,7 +57,7 @@ test: $(STAMP)  ## everything that must hold: lint, unit tests, notebooks, the b
 	LD3M_BOOK=1 "$(BIN)/python" -m pytest tests/test_links.py
 	@echo "==> all passed"
 
-bench: $(STAMP)  ## measure speed and memory into book/_data/records (DEVICE=cuda on a GPU; a quarter of an hour on a quiet CPU)
+bench: $(STAMP)  ## measure speed and memory into book/_data/records (DEVICE=cuda on a GPU)
 	"$(BIN)/python" -m benchmarks --again --device $(or $(DEVICE),cpu)
 	@test "$(or $(DEVICE),cpu)" != cpu || "$(BIN)/python" -m benchmarks.networks --repeats 2 --runs 3
 
