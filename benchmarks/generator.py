@@ -7,7 +7,8 @@ from statistics import median
 import torch
 
 from ld3m_min.backprop import Plan, generate_with_plan, ladder
-from ld3m_min.planner import SHARE, Ledger, codes, device_bytes, forecast, probe, seconds_of, synchronise, weights_of
+from ld3m_min.ledger import Ledger
+from ld3m_min.planner import SHARE, codes, device_bytes, forecast, probe, seconds_of, synchronise, weights_of
 from ld3m_min.results import environment
 
 from . import public_schedule

@@ -12,8 +12,9 @@ from ld3m_min.config import preset
 from ld3m_min.data import load_data
 from ld3m_min.distillers import DISTILLERS, trajectory_matching_loss
 from ld3m_min.experts import train_experts
+from ld3m_min.ledger import Ledger
 from ld3m_min.networks import build_network, flat_parameters
-from ld3m_min.planner import Ledger, codes, seconds_of
+from ld3m_min.planner import codes, seconds_of
 from ld3m_min.results import environment
 
 from . import public_schedule

@@ -1,39 +1,24 @@
 """What a configuration will cost before it starts: peak memory, operations, seconds (section 3.3).
 
-Memory and operations are counted by running one iteration on PyTorch's "meta" device, where tensors have shapes and no
-data: every allocation is seen, nothing is computed. Seconds come from a short measurement on the device itself. The
-planner picks the fastest plan that fits.
+Memory and operations are counted by :mod:`ld3m_min.ledger` while one iteration runs on tensors without data. Seconds come
+from a short measurement on the device itself. The planner picks the fastest plan that fits.
 """
 from __future__ import annotations
 
-import copy
 import os
 import time
 import warnings
-import weakref
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from .backprop import Plan, decode_with_plan, generate_with_plan, ladder, prepared
 from .data import DataSplits, ImageDataset
 from .distillers import DISTILLERS
+from .ledger import Ledger, fused_attention, on_meta
 from .networks import build_network
 from .sampler import timesteps
 
-_FLOPS = {  # PyTorch's own formulas, and the one it lacks
-    **flop_registry,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *rest, **kw: sdpa_flop_count(
-        q.shape, k.shape, v.shape),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *rest, **kw: 5 * sdpa_flop_count(
-        q.shape, k.shape, v.shape) // 2,
-}
 SHARE = 0.9  # of the device's memory that a plan may fill: the rest is the allocator's and the kernels'
 
 
@@ -61,69 +46,6 @@ class Forecast:
     def total_bytes(self):
         """Peak with the weights: what has to fit."""
         return self.peak_bytes + self.weight_bytes
-
-
-class Ledger(TorchDispatchMode):
-    """What is done inside: bytes of the tensors made (`now`, at most `peak`) and `flops`. `known` tensors don't count."""
-
-    def __init__(self, known=()):
-        super().__init__()
-        self.now = self.peak = self.flops = 0
-        self._seen = {t.untyped_storage()._cdata for t in known}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        out = function(*args, **kwargs)
-        count = _FLOPS.get(function._overloadpacket)  # FlopCounterMode itself would keep tensors alive
-        self.flops += count(*args, **kwargs, out_val=out) if count else 0
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        return out
-
-    def _count(self, storage):
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._gone, key, size)
-
-    def _gone(self, key, size):
-        self._seen.discard(key)
-        self.now -= size
-
-
-@contextmanager
-def fused_attention(device):
-    """On meta tensors, the attention kernel that `device` would run: it keeps far less than the plain formula.
-
-    A patch and not a function mode, which PyTorch leaves during the backward pass, where steps are recomputed.
-    """
-    plain, on_cpu = F.scaled_dot_product_attention, torch.device(device).type == "cpu"
-
-    def attention(q, k, v, attn_mask=None, *args, **kwargs):
-        if not q.is_meta or attn_mask is not None:
-            return plain(q, k, v, attn_mask, *args, **kwargs)
-        if on_cpu:
-            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0]
-        if q.dtype != torch.float32 and q.shape[-1] <= 256:
-            return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
-        return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, q.requires_grad)[0]
-
-    F.scaled_dot_product_attention = attention
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention = plain
-
-
-def on_meta(prior):
-    """A copy of the prior without data, which costs no memory; the noise schedule stays real."""
-    memo = {id(t): nn.Parameter(t.to("meta"), requires_grad=False) if isinstance(t, nn.Parameter) else t.to("meta")
-            for m in prior.modules for t in (*m.parameters(), *m.buffers())}
-    return copy.deepcopy(prior, memo)
 
 
 def weights_of(prior, plan):

@@ -37,7 +37,8 @@ import torch
 
 from ld3m_min import config
 from ld3m_min.backprop import Plan, generate_with_plan, ladder
-from ld3m_min.planner import Ledger, choose, codes, forecast, probe, seconds_of
+from ld3m_min.ledger import Ledger
+from ld3m_min.planner import choose, codes, forecast, probe, seconds_of
 from ld3m_min.prior import LatentDiffusionPrior, alphas_cumprod, ldm_scheduler
 from ld3m_min.sampler import NO_RESIDUAL, PUBLIC_RESIDUAL, SamplerConfig, generate_latents
 

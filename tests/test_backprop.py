@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from ld3m_min.backprop import AUTO, ONE_PASS, PER_STEP, TWO_PASS, Plan, decode_with_plan, generate_with_plan, ladder, prepared
+from ld3m_min.ledger import Ledger
 from ld3m_min.networks import build_network
-from ld3m_min.planner import Ledger
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.sampler import PAPER_RESIDUAL, PUBLIC_RESIDUAL, SamplerConfig
 

@@ -4,12 +4,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ld3m_min import planner, run
+from ld3m_min import ledger, planner, run
 from ld3m_min.backprop import AUTO, PLANS, Plan, generate_with_plan, ladder
 from ld3m_min.config import preset
 from ld3m_min.distillers import DISTILLERS
 from ld3m_min.experts import train_experts
-from ld3m_min.planner import Descent, Ledger, choose, codes, forecast, forecasts, on_meta, out_of_memory, probe, weights_of
+from ld3m_min.ledger import Ledger, on_meta
+from ld3m_min.planner import Descent, choose, codes, forecast, forecasts, out_of_memory, probe, weights_of
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.run import distil
 from ld3m_min.sampler import SamplerConfig
@@ -22,9 +23,9 @@ def settings(algorithm="DM", **changes):
 def measured(prior, config, plan):
     """Peak bytes of a real generation with gradients."""
     Z, c, noise = codes(prior, config, "cpu")
-    with Ledger(weights_of(prior, plan)) as ledger:
+    with Ledger(weights_of(prior, plan)) as counted:
         generate_with_plan(prior, Z, c, noise, config.sampler, plan).sum().backward()
-    return ledger.peak
+    return counted.peak
 
 
 @pytest.mark.parametrize("name", ladder(4))
@@ -58,12 +59,12 @@ def test_memory_of_a_whole_iteration_is_predicted_within_a_fifth(digits, tiny_pr
     experts = {"experts": train_experts(config, digits, tmp_path, progress=False)} if algorithm == "MTT" else {}
     distiller, labels = DISTILLERS[algorithm](config, digits, **experts), torch.arange(10)
     Z, c, noise = codes(tiny_prior, config, "cpu")
-    with Ledger([*weights_of(tiny_prior, config.plan), digits.train.images]) as ledger:
+    with Ledger([*weights_of(tiny_prior, config.plan), digits.train.images]) as counted:
         images = generate_with_plan(tiny_prior, Z, c, noise, config.sampler, config.plan)
         leaf = images.detach().requires_grad_()
         distiller.step(leaf, labels, 0)
         images.backward(leaf.grad)
-    assert forecast(tiny_prior, config, config.plan).peak_bytes == pytest.approx(ledger.peak, rel=0.2)
+    assert forecast(tiny_prior, config, config.plan).peak_bytes == pytest.approx(counted.peak, rel=0.2)
 
 
 def test_operations_are_those_of_the_plans(tiny_prior):
@@ -85,6 +86,15 @@ def test_memory_of_recomputed_steps_does_not_grow_with_T(tiny_prior):
     assert peak(PLANS["two-pass"], 16) < 1.1 * peak(PLANS["two-pass"], 2)
     grown = [peak(PLANS["one-pass"], T) for T in (2, 4, 8)]
     assert (grown[2] - grown[1]) == pytest.approx(2 * (grown[1] - grown[0]), rel=0.02)  # linear
+
+
+def test_what_is_derived_once_counts_as_if_it_were_derived_each_time(tiny_prior):
+    config, plan = settings(sampler=SamplerConfig(steps=2)), ladder(2)["per-step"]
+    again = [forecast(tiny_prior, config, plan) for _ in range(2)][1]
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(ledger, "_is_new", lambda *args: False)
+        m.setattr(ledger, "_DERIVED", {})
+        assert forecast(tiny_prior, config, plan) == again
 
 
 def test_a_copy_on_meta_has_no_data_and_leaves_the_prior_alone(tiny_prior):
