@@ -48,7 +48,7 @@ test: $(STAMP)  ## everything that must hold: lint, unit tests, notebooks, the b
 	@echo "==> 1/5 ruff"
 	"$(BIN)/ruff" check .
 	@echo "==> 2/5 unit tests"
-	"$(BIN)/python" -m pytest tests --ignore=tests/test_links.py
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest tests --ignore=tests/test_links.py -n auto --dist worksteal
 	@echo "==> 3/5 notebooks, outputs compared with the committed ones"
 	"$(BIN)/python" -m pytest --nbval notebooks/
 	@echo "==> 4/5 building the book"

@@ -5,11 +5,11 @@ from a short measurement on the device itself. The planner picks the fastest pla
 """
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from dataclasses import dataclass, replace
 
+import psutil
 import torch
 
 from .backprop import Plan, decode_with_plan, generate_with_plan, ladder, prepared
@@ -174,10 +174,10 @@ def probe(prior, config, plan, *, device="cpu", repeats=3, classes=None):
 
 
 def device_bytes(device):
-    """Memory of a device: all of a GPU's, or the machine's."""
+    """Memory of a device: all of a GPU's; of the machine, what is not in use now."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
+    return psutil.virtual_memory().available
 
 
 def forecasts(prior, config, *, device="cpu", matching=True, classes=None):

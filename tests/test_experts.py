@@ -20,6 +20,15 @@ def config():
     return preset("smoke", algorithm="MTT")
 
 
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Experts are trained in as many threads at a time as PyTorch has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def buffer(config, digits, tmp_path):
     return train_experts(config, digits, tmp_path / "experts", progress=False)
