@@ -50,7 +50,7 @@ test: $(STAMP)  ## everything that must hold: lint, unit tests, notebooks, the b
 	@echo "==> 2/5 unit tests"
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest tests --ignore=tests/test_links.py -n auto --dist worksteal
 	@echo "==> 3/5 notebooks, outputs compared with the committed ones"
-	"$(BIN)/python" -m pytest --nbval notebooks/
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest --nbval notebooks/ -n auto --dist loadfile
 	@echo "==> 4/5 building the book"
 	"$(BIN)/jupyter-book" build . --all -W -n --keep-going
 	@echo "==> 5/5 the built book: links, pages, offline reading"

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +24,11 @@ from ld3m_min.distillers import DC, DM, MTT, gradient_matching_distance
 from ld3m_min.distillers.dm import distribution_matching_loss
 from ld3m_min.evaluate import evaluate
 from ld3m_min.experts import train_expert, train_experts
+from ld3m_min.networks import build_network
 from ld3m_min.results import environment
 from ld3m_min.run import random_real
-from ld3m_min.storage import write_json
+from ld3m_min.storage import read_json, write_json
+from ld3m_min.training import Group
 
 
 def timed(*functions, repeats=5, enough=20.0):
@@ -161,6 +164,34 @@ def _step_by_class(distiller, x, labels):
     return total, leaf.grad
 
 
+def ways(*, networks=5, images=10, size=32, steps=20, runs=5):
+    """Training steps of several networks of one kind, as `training.Group` can make them: stacked, and channels-last.
+
+    The loop is one network after the other, in PyTorch's own format. ResNet18 is never stacked (batch normalisation).
+    """
+    protocol, rows = eval_preset("cpu"), {}
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(networks, images, 3, size, size, generator=g)
+    y = torch.randint(10, (networks, images), generator=g)
+
+    def trained(name, stacked, channels_last):
+        made = [build_network(name, size=size, width=protocol.width, generator=torch.Generator().manual_seed(i)).train()
+                for i in range(networks)]
+        group = Group([n.to(memory_format=torch.channels_last) for n in made] if channels_last else made, stacked=stacked)
+        for _ in range(steps):
+            group.step(x, y, 0.001)
+        return group.flat()
+
+    for name in ARCHITECTURES:
+        tried = {"stacked": (True, False), "channels-last": (False, True)}
+        if name == "ResNet18":
+            tried.pop("stacked")
+        (loop, *others), _ = timed(lambda name=name: trained(name, False, False),
+                                   *(lambda name=name, w=w: trained(name, *w) for w in tried.values()), repeats=runs)
+        rows[name] = {way: _compared(loop, ours) for way, ours in zip(tried, others, strict=True)}
+    return {"threads": torch.get_num_threads(), "networks": networks, "images": images, "steps": steps, **rows}
+
+
 def trajectories(data, *, steps=(5, 10, 20), runs=5):
     """Seconds of one MTT iteration against its inner steps: they grow linearly."""
     config = preset("cpu", algorithm="MTT")
@@ -186,15 +217,19 @@ def main():
     parser.add_argument("--runs", type=int, default=5, help="of each measurement; 3 where one takes longer than 20 seconds")
     parser.add_argument("--repeats", type=int, nargs="+", default=[2, 5], help="of the evaluation: the quickstart's, the table's")
     parser.add_argument("--epochs", type=int, default=None, help="of the evaluation; default: the protocol's")
-    parser.add_argument("--only", nargs="+", default=["evaluation", "experts", "distillers", "MTT"], help="parts to measure")
+    parser.add_argument("--only", nargs="+", default=["evaluation", "experts", "distillers", "ways", "MTT"],
+                        help="parts to measure")
     given = parser.parse_args()
     data = load_data("digits")
     parts = {f"evaluation, {r} repeats": lambda r=r: evaluation(data, repeats=r, runs=given.runs, epochs=given.epochs)
              for r in given.repeats}
     parts |= {"experts": lambda: experts(data, runs=given.runs),
               "distillers": lambda: [distillers(data, ipc=ipc, runs=given.runs) for ipc in (1, 10)],
+              "ways": lambda: ways(runs=given.runs),
               "MTT": lambda: trajectories(data, runs=given.runs)}
     record = {"schema": 1, "bench": "networks", "environment": environment()}
+    if given.only != parser.get_default("only") and Path(given.out).exists():
+        record = read_json(given.out) | {"environment": environment()}  # some parts anew, the others kept
     for name, measure in parts.items():
         if name.split(",")[0] in given.only:
             record[name] = measure()
