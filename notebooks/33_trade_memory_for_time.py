@@ -242,7 +242,7 @@ assert grows > 1.5 and flat < 1.1
 # ## Will it fit?
 #
 # `choose` asks the planner for one plan after the other, the fastest first, and takes the first that fits into the memory
-# there is. A run with `plan=None` does the same; and `python -m ld3m_min plan` prints the table for any preset.
+# there is. A run with `plan=AUTO` (`--plan auto`) does the same; and `python -m ld3m_min plan` prints the table for any preset.
 
 # %%
 for limit in (1000, 80, 15):
