@@ -13,6 +13,8 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 
+from .errors import InputError, InputTypeError
+
 DENOISERS = ("UNet2DConditionModel", "UNet2DModel", "DiTTransformer2DModel")
 AUTOENCODERS = ("AutoencoderKL", "VQModel")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -40,15 +42,15 @@ def parts_of(pipeline, *, classes=(), prompt="a photo of a {}"):
         pipeline = {"vae": pipeline}
     found = pipeline if isinstance(pipeline, Mapping) else getattr(pipeline, "components", None)
     if found is None:
-        raise TypeError(f"{type(pipeline).__name__} is neither a diffusers pipeline, nor its components, nor an autoencoder")
+        raise InputTypeError(f"{type(pipeline).__name__} is neither a diffusers pipeline, nor its components, nor an autoencoder")
     found = {k: v for k, v in found.items() if v is not None}
     if "text_encoder_2" in found or "prior" in found:
-        raise ValueError(f"{type(pipeline).__name__} conditions on more than one text embedding; "
+        raise InputError(f"{type(pipeline).__name__} conditions on more than one text embedding; "
                          "Stable Diffusion 1 and 2, DiT, latent diffusion and autoencoders are supported")
     autoencoder = next((found[k] for k in ("vae", "vqvae", "movq") if k in found), None)
     denoiser = next((found[k] for k in ("unet", "transformer") if k in found), None)
     if autoencoder is None:
-        raise ValueError(f"{type(pipeline).__name__} has no autoencoder (vae, vqvae); LD3M works in its latents")
+        raise InputError(f"{type(pipeline).__name__} has no autoencoder (vae, vqvae); LD3M works in its latents")
     parts = {"autoencoder": autoencoder, "denoiser": denoiser, "scheduler": found.get("scheduler"), "classes": tuple(classes)}
     if denoiser is None:
         return parts | {"scheduler": None, "class_embedding": None, "null": False}
@@ -56,7 +58,7 @@ def parts_of(pipeline, *, classes=(), prompt="a photo of a {}"):
     labels = label_table(denoiser)
     if encoder is not None and "tokenizer" in found:
         if not classes:
-            raise ValueError("this pipeline is conditioned on text: give the class names, from_diffusers(pipeline, classes=...)")
+            raise InputError("this pipeline is conditioned on text: give the class names, from_diffusers(pipeline, classes=...)")
         table, null = text_table(encoder, found["tokenizer"], [*(prompt.format(name) for name in classes), ""]), True
     elif "class_embedding" in found:
         table, null = found["class_embedding"].weight, True
@@ -102,7 +104,7 @@ def label_embedders(denoiser):
         return [block.norm1.emb.class_embedder for block in denoiser.transformer_blocks]
     embedder = getattr(denoiser, "class_embedding", None)
     if embedder is not None and not isinstance(embedder, nn.Embedding):
-        raise ValueError(f"class embedding of type {denoiser.config.class_embed_type!r} is not supported, only labels are")
+        raise InputError(f"class embedding of type {denoiser.config.class_embed_type!r} is not supported, only labels are")
     return [embedder] if embedder is not None else []
 
 
@@ -110,29 +112,29 @@ def check_fit(denoiser, scheduler, channels, class_embedding):
     """ValueError where a denoiser, its scheduler, the autoencoder's latents and the class embedding do not fit."""
     kind = type(denoiser).__name__
     if kind not in DENOISERS:
-        raise ValueError(f"denoiser {kind} is not supported; {', '.join(DENOISERS)} are")
+        raise InputError(f"denoiser {kind} is not supported; {', '.join(DENOISERS)} are")
     config = denoiser.config
     if scheduler is None:
-        raise ValueError("a denoiser needs the scheduler that it was trained with")
+        raise InputError("a denoiser needs the scheduler that it was trained with")
     prediction = scheduler.config.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS:
-        raise ValueError(f"prediction type {prediction!r} is not supported; {', '.join(PREDICTIONS)} are")
+        raise InputError(f"prediction type {prediction!r} is not supported; {', '.join(PREDICTIONS)} are")
     if config.in_channels != channels:
-        raise ValueError(f"the denoiser takes {config.in_channels} channels, but the autoencoder's latents have {channels}; "
+        raise InputError(f"the denoiser takes {config.in_channels} channels, but the autoencoder's latents have {channels}; "
                          "they do not belong together")
     if config.out_channels not in (None, channels, 2 * channels):  # twice: mean and variance, of which the mean is used
-        raise ValueError(f"the denoiser gives {config.out_channels} channels; {channels} or {2 * channels} are expected")
+        raise InputError(f"the denoiser gives {config.out_channels} channels; {channels} or {2 * channels} are expected")
     odd = next((k for k in ("addition_embed_type", "encoder_hid_dim_type") if config.get(k)), None)
     blocks = label_embedders(denoiser)
     if odd or (blocks and kind == "UNet2DConditionModel"):
-        raise ValueError(f"a U-Net with cross-attention and, beside it, {odd or 'class labels'} is not supported")
+        raise InputError(f"a U-Net with cross-attention and, beside it, {odd or 'class labels'} is not supported")
     takes = kind == "UNet2DConditionModel" or bool(blocks)
     if takes != (class_embedding is not None):
-        raise ValueError(f"the {kind} takes {'a' if takes else 'no'} conditioning, but {'none' if takes else 'one'} is given "
+        raise InputError(f"the {kind} takes {'a' if takes else 'no'} conditioning, but {'none' if takes else 'one'} is given "
                          "(class_embedding); they do not belong together")
     width = _width(denoiser)
     if takes and class_embedding.embedding_dim % width:
-        raise ValueError(f"class embedding {tuple(class_embedding.weight.shape)} does not fit a {kind} of width {width}")
+        raise InputError(f"class embedding {tuple(class_embedding.weight.shape)} does not fit a {kind} of width {width}")
 
 
 def _width(denoiser):

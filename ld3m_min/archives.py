@@ -16,6 +16,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from .errors import InputError
 from .files import replace_folder
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -71,7 +72,7 @@ def unpack(archive, into, *, limits=Limits()):
         try:
             _write(archive, target, reader, limits)
         except DAMAGED as error:
-            raise ValueError(f"{archive.name} is not an archive that can be read, or damaged: {error}") from error
+            raise InputError(f"{archive.name} is not an archive that can be read, or damaged: {error}") from error
     inside = [p for p in target.iterdir() if p.name != "__MACOSX"]
     return inside[0] if len(inside) == 1 and inside[0].is_dir() and not _is_class(inside[0]) else target
 
@@ -88,7 +89,7 @@ def _write(archive, target, reader, limits):
             path = _path(archive, name, odd, limits)
             total += size
             if count > limits.files or total > limits.total or total > max(limits.ratio * packed, limits.ratio_from):
-                raise ValueError(f"{archive.name} would unpack to {count:,} files and {total:,} bytes or more, from {packed:,}; "
+                raise InputError(f"{archive.name} would unpack to {count:,} files and {total:,} bytes or more, from {packed:,}; "
                                  "it is a mistake or a bomb. Unpack it yourself, if you trust it, and give the folder")
             if total > room:
                 raise OSError(f"{archive.name} unpacks to more than the {room:,} bytes that are free in {target.parent.parent}; "
@@ -115,7 +116,7 @@ def _path(archive, name, odd, limits):
     if not reason and (len(path.parts) > limits.depth or any(len(p.encode()) > 200 for p in path.parts)):
         reason = "a path that is too deep or too long"
     if reason:
-        raise ValueError(f"{archive.name} holds {name!r}: {reason}; nothing of it was unpacked")
+        raise InputError(f"{archive.name} holds {name!r}: {reason}; nothing of it was unpacked")
     return path
 
 
@@ -127,11 +128,11 @@ def _no_collision(archive, path, is_folder, seen):
         key, folder = unicodedata.normalize("NFC", part).casefold(), is_folder or i < len(parts)
         known = seen.setdefault(key, (part, folder))
         if known != (part, folder):
-            raise ValueError(f"{archive.name} holds both {known[0]!r} and {part!r}, which are one on some disks; "
+            raise InputError(f"{archive.name} holds both {known[0]!r} and {part!r}, which are one on some disks; "
                              "nothing of it was unpacked")
     if not is_folder:
         if ("file", path) in seen:
-            raise ValueError(f"{archive.name} holds {path.as_posix()!r} twice; nothing of it was unpacked")
+            raise InputError(f"{archive.name} holds {path.as_posix()!r} twice; nothing of it was unpacked")
         seen["file", path] = True
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .errors import InputError
+
 
 def brightness(x, draw):
     """x + (u - 1/2); draw: u_brightness."""
@@ -104,7 +106,7 @@ class DSA:
         self.families = () if strategy in ("", "none") else tuple(strategy.split("_"))
         unknown = [name for name in self.families if name not in FAMILIES]
         if unknown:
-            raise ValueError(f"unknown augmentation {unknown[0]!r} in strategy {strategy!r}: join some of "
+            raise InputError(f"unknown augmentation {unknown[0]!r} in strategy {strategy!r}: join some of "
                              f"{', '.join(FAMILIES)} by '_', or use 'none'")
 
     def __call__(self, x, generator, siamese=False):
@@ -135,7 +137,7 @@ class DSA:
         don't add up to N.
         """
         if sum(counts) != len(x):
-            raise ValueError(f"the counts of the draws add up to {sum(counts)}, but there are {len(x)} images")
+            raise InputError(f"the counts of the draws add up to {sum(counts)}, but there are {len(x)} images")
         families = {}
         for part, draw in enumerate(draws):
             families.setdefault(draw.family, []).append(part)
@@ -178,11 +180,11 @@ def _values(x, draw, *names):
     elif len(names) == 1:
         draw = [draw]
     if x.ndim != 4 or not x.is_floating_point():
-        raise ValueError(f"augmentation needs float images (B, C, H, W), not {x.dtype} of shape {tuple(x.shape)}")
+        raise InputError(f"augmentation needs float images (B, C, H, W), not {x.dtype} of shape {tuple(x.shape)}")
     values = [torch.as_tensor(value, device=x.device).reshape(-1, 1, 1, 1) for value in draw]
     values = [value.to(x.dtype) if value.is_floating_point() else value for value in values]
     if len(values) != len(names) or any(len(value) not in (1, len(x)) for value in values):
-        raise ValueError(f"the draw must hold {' and '.join(names)}, each with {len(x)} values (one per image) or a "
+        raise InputError(f"the draw must hold {' and '.join(names)}, each with {len(x)} values (one per image) or a "
                          f"single one, but holds {[len(value) for value in values]} values")
     return values
 

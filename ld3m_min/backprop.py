@@ -15,7 +15,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from .errors import InputError
 from .sampler import denoise, timesteps
+from .values import checked
 
 PRECISIONS = ("float32", "bfloat16")
 COMPILE = ("off", "default", "reduce-overhead")
@@ -65,19 +67,11 @@ class Plan:
         return {"precision": self.precision, "channels_last": self.channels_last, "compile": self.compile}
 
     def __post_init__(self):
-        if self.steps < -1:
-            raise ValueError(f"plan.steps must be -1 (all), 0 (none) or a number of steps, not {self.steps}")
-        for name in ("chunk", "decoder_chunk"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"plan.{name} must be None or at least 1, not {value}")
-        for name, choices in (("precision", PRECISIONS), ("compile", COMPILE)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"plan.{name}={getattr(self, name)!r} is unknown; choose {', '.join(choices)}")
+        checked(self, steps=">= -1", chunk=">= 1", decoder_chunk=">= 1", precision=PRECISIONS, compile=COMPILE)
         if self.decoder_chunk and not self.decoder:
-            raise ValueError("plan.decoder_chunk is for a decoder that is recomputed; set decoder=True")
+            raise InputError("plan.decoder_chunk is for a decoder that is recomputed; set decoder=True")
         if self.compile == "reduce-overhead" and (self.steps or self.decoder or self.two_pass):
-            raise ValueError("plan.compile='reduce-overhead' (CUDA graphs) fails where parts are recomputed; use 'default'")
+            raise InputError("plan.compile='reduce-overhead' (CUDA graphs) fails where parts are recomputed; use 'default'")
 
 
 AUTO = Plan(auto=True)
@@ -160,7 +154,7 @@ _PREPARED = WeakKeyDictionary()
 def prepared(prior, plan):
     """The prior as `plan` runs it: itself, or a :class:`Prepared` copy of its networks, made once."""
     if plan.auto:
-        raise ValueError("plan.auto is not yet decided; let ld3m_min.planner.choose name a plan that fits")
+        raise InputError("plan.auto is not yet decided; let ld3m_min.planner.choose name a plan that fits")
     key = tuple(plan.engine.values())
     if isinstance(prior, Prepared) or key == ("float32", False, "off"):
         return prior

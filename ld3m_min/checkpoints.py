@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from .errors import InputError
+
 
 def read_state(checkpoint):
     """Tensors by key, from a path or a mapping; a training checkpoint's `state_dict` entry is taken out of it."""
@@ -22,7 +24,7 @@ def read_state(checkpoint):
     state = checkpoint.get("state_dict", checkpoint)
     strange = [k for k, v in state.items() if not isinstance(v, torch.Tensor)]
     if strange:
-        raise ValueError(f"the checkpoint holds more than tensors: {', '.join(map(str, strange[:5]))}; give its state dict alone")
+        raise InputError(f"the checkpoint holds more than tensors: {', '.join(map(str, strange[:5]))}; give its state dict alone")
     return dict(state)
 
 
@@ -34,23 +36,23 @@ def _read_file(path):
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path.name} is not a safetensors file, or damaged: {error}") from error
+            raise InputError(f"{path.name} is not a safetensors file, or damaged: {error}") from error
     with path.open("rb") as file:
         start = file.read(8)
     try:
         if not start.startswith((b"PK", b"\x80")):
-            raise ValueError(f"it starts with {start!r}, which may be the error page of a download")
+            raise InputError(f"it starts with {start!r}, which may be the error page of a download")
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         what = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise ValueError(
+        raise InputError(
             f"{path.name} is a pickle that needs more than tensors ({what[1] if what else 'arbitrary objects'}), and loading "
             "it could run any code; nothing of it was run. The one safe way: once, in an isolated environment (a container "
             "without network and without your files), load it with weights_only=False, write its 'state_dict' with "
             "safetensors.torch.save_file, and give that .safetensors file here"
         ) from error
     except (ValueError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path.name} is not a PyTorch checkpoint, or damaged: {error}") from error
+        raise InputError(f"{path.name} is not a PyTorch checkpoint, or damaged: {error}") from error
 
 
 def read_config(config):
@@ -65,7 +67,7 @@ def read_config(config):
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not yaml: {error}") from error
+        raise InputError(f"{path} is not yaml: {error}") from error
     if not isinstance(found, Mapping):
-        raise ValueError(f"{path} is not a mapping of settings")
+        raise InputError(f"{path} is not a mapping of settings")
     return found

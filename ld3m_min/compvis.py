@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .checkpoints import read_config, read_state
+from .errors import InputError
 
 IGNORED = {  # pattern of a key -> why the sampler does without it
     r"(betas|(sqrt_|log_)?(recip_|recipm1_|one_minus_)?alphas_cumprod(_prev)?|posterior_\w+)$": "schedule, computed anew",
@@ -85,7 +86,7 @@ def convert(checkpoint, config, *, ema=False):
 
 def _field(mapping, name, where):
     if not isinstance(mapping, Mapping) or name not in mapping:
-        raise ValueError(f"the config's {where} lacks {name!r}; it is not that of a latent diffusion model")
+        raise InputError(f"the config's {where} lacks {name!r}; it is not that of a latent diffusion model")
     return mapping[name]
 
 
@@ -99,14 +100,14 @@ def _ignored(key):
 
 def _refuse_left(keys):
     if keys:
-        raise ValueError(f"keys of the checkpoint that have no counterpart under this config: {_some(sorted(keys))}")
+        raise InputError(f"keys of the checkpoint that have no counterpart under this config: {_some(sorted(keys))}")
 
 
 def _refuse_unusual(params, usual, where):
     """Settings that would change the network in ways that have no counterpart."""
     for name, values in usual.items():
         if name in params and params[name] not in values:
-            raise ValueError(f"{where}.{name} = {params[name]!r} is not supported; only {_some(values)} is")
+            raise InputError(f"{where}.{name} = {params[name]!r} is not supported; only {_some(values)} is")
 
 
 # -- the parts -------------------------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def _refuse_unusual(params, usual, where):
 def _averaged(state):
     """model_ema.* holds the names of model.* without their dots."""
     if not any(k.startswith("model_ema.") for k in state):
-        raise ValueError("ema=True, but the checkpoint has no averaged copies (model_ema.*); use ema=False")
+        raise InputError("ema=True, but the checkpoint has no averaged copies (model_ema.*); use ema=False")
     names = {k: "model_ema." + k.removeprefix("model.").replace(".", "") for k in state if k.startswith("model.")}
     return state | {k: state[copy] for k, copy in names.items() if copy in state}
 
@@ -123,7 +124,7 @@ def _averaged(state):
 def _scale(params, state):
     if params.get("scale_by_std"):  # measured at the start of the training and kept with the weights
         if "scale_factor" not in state:
-            raise ValueError("the config says scale_by_std, but the checkpoint lacks scale_factor; the latents' scale is unknown")
+            raise InputError("the config says scale_by_std, but the checkpoint lacks scale_factor; the latents' scale is unknown")
         return float(state["scale_factor"])
     return float(params.get("scale_factor", 1.0))
 
@@ -141,7 +142,7 @@ def _scheduler(params, state):
     if stored is not None and not stored.is_meta:
         ours = alphas_cumprod(scheduler)
         if stored.shape != ours.shape or (stored.double().cpu() - ours).abs().max() > 1e-5:
-            raise ValueError("the checkpoint's noise schedule is not the config's (timesteps, linear_start, linear_end)")
+            raise InputError("the checkpoint's noise schedule is not the config's (timesteps, linear_start, linear_end)")
     return scheduler
 
 
@@ -151,13 +152,13 @@ def _class_embedding(params, state):
         _refuse_left(state)
         return None
     if str(_field(stage, "target", "cond_stage_config")).rsplit(".", 1)[-1] != "ClassEmbedder":
-        raise ValueError(f"conditioning {stage['target']} is not supported, only ClassEmbedder is; a text-conditioned model "
+        raise InputError(f"conditioning {stage['target']} is not supported, only ClassEmbedder is; a text-conditioned model "
                          "loads with diffusers' from_single_file, then LatentDiffusionPrior.from_diffusers")
     weight = state.pop("embedding.weight", None)
     _refuse_left(state)
     shape = tuple(stage["params"][k] for k in ("n_classes", "embed_dim"))
     if weight is None or tuple(weight.shape) != shape:
-        raise ValueError(f"class embedding is {None if weight is None else tuple(weight.shape)}, the config says {shape}")
+        raise InputError(f"class embedding is {None if weight is None else tuple(weight.shape)}, the config says {shape}")
     return nn.Embedding.from_pretrained(weight.to(torch.float32, copy=True))  # the last row is the null class
 
 
@@ -171,7 +172,7 @@ def _unet(p, state):
     attends = [2**level in p["attention_resolutions"] for level in range(levels)]
     head_width, heads = p.get("num_head_channels", -1), p.get("num_heads", -1)
     if head_width == -1 and heads < 1:
-        raise ValueError("unet_config.params needs num_heads or num_head_channels")
+        raise InputError("unet_config.params needs num_heads or num_head_channels")
     if spatial:
         kind, down, up = "UNet2DConditionModel", "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
         # what diffusers calls attention_head_dim is, in this class, the number of heads
@@ -180,7 +181,7 @@ def _unet(p, state):
     else:
         kind, down, up = "UNet2DModel", "AttnDownBlock2D", "AttnUpBlock2D"
         if head_width == -1 and heads != 1:
-            raise ValueError("num_heads above 1 without num_head_channels is not supported in an unconditional U-Net")
+            raise InputError("num_heads above 1 without num_head_channels is not supported in an unconditional U-Net")
         special = {"attention_head_dim": None if head_width == -1 else head_width}
     options = {
         "sample_size": p.get("image_size"), "in_channels": p["in_channels"], "out_channels": p["out_channels"],
@@ -231,7 +232,7 @@ def _autoencoder(kind, p, state, scale):
     if kind in ("VQModel", "VQModelInterface"):
         kind, options = "VQModel", options | {"num_vq_embeddings": p["n_embed"], "vq_embed_dim": p["embed_dim"]}
     elif kind != "AutoencoderKL" or p["embed_dim"] != d["z_channels"]:
-        raise ValueError(f"autoencoder {kind or 'without target'} with embed_dim {p.get('embed_dim')} is not supported")
+        raise InputError(f"autoencoder {kind or 'without target'} with embed_dim {p.get('embed_dim')} is not supported")
     blocks = {k: (k, {}) for k in ("quant_conv", "post_quant_conv", "quantize.embedding")}
     for half in ("encoder", "decoder"):
         for old, new in (("conv_in", "conv_in"), ("norm_out", "conv_norm_out"), ("conv_out", "conv_out")):
@@ -269,7 +270,7 @@ def _rename(state, blocks, head_width=-1):
                 width = value.shape[0] // 3
                 head = width if head_width == -1 else head_width
                 if value.shape[0] % (3 * head):
-                    raise ValueError(f"{key} of {value.shape[0]} rows is not made of heads of width {head} (num_head_channels)")
+                    raise InputError(f"{key} of {value.shape[0]} rows is not made of heads of width {head} (num_head_channels)")
                 three = value.reshape(-1, 3, head, *value.shape[1:]).unbind(1)
                 for name, part in zip(("to_q", "to_k", "to_v"), three, strict=True):
                     renamed[f"{block}.{name}.{kind}"] = part.reshape(width, *value.shape[1:])
@@ -289,10 +290,10 @@ def _load(kind, options, state, what):
     _refuse_left([k for k in state if k not in expected])
     missing = [k for k in expected if k not in state]
     if missing:
-        raise ValueError(f"the checkpoint lacks weights of the {what} that the config describes: {_some(missing)}")
+        raise InputError(f"the checkpoint lacks weights of the {what} that the config describes: {_some(missing)}")
     wrong = [f"{k} {tuple(v.shape)} instead of {expected[k]}" for k, v in state.items() if tuple(v.shape) != expected[k]]
     if wrong:
-        raise ValueError(f"weights of the {what} have other shapes than the config says: {_some(wrong, 3)}")
+        raise InputError(f"weights of the {what} have other shapes than the config says: {_some(wrong, 3)}")
     # copied: kernels round differently on the unaligned memory of a loaded file
     network.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in state.items()}, assign=True)
     return network

@@ -6,32 +6,20 @@ or value is an error that lists the choices. `to_dict` / `from_dict` bring one i
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from dataclasses import dataclass, field, replace
 
 from .augment import DSA
 from .backprop import AUTO, Plan
 from .data import NORMALISATIONS
-from .networks import NETWORKS
+from .errors import InputError
+from .networks import NETWORKS, NORMS
 from .sampler import SamplerConfig
+from .values import checked, from_dict, within  # noqa: F401
 
 ALGORITHMS = ("DC", "DM", "MTT")
 SPACES = ("pixel", "autoencoder", "ld3m")
 ARCHITECTURES = ("ConvNet", "AlexNet", "VGG11", "ResNet18", "ViT")
 DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
-
-
-def _choose(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown; choose {', '.join(map(str, choices))}")
-
-
-def _positive(config, *names, least=1):
-    for name in names:
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +32,7 @@ class NetworkConfig:
     norm: str = "instance"
 
     def __post_init__(self):
-        _choose("network", self.name, NETWORKS)
+        checked(self, name=tuple(NETWORKS), depth=">= 1", width=">= 1", norm=(*NORMS, "none"))
 
 
 @dataclass(frozen=True)
@@ -54,7 +42,7 @@ class DCConfig:
     metric: str = "ours"
 
     def __post_init__(self):
-        _choose("metric", self.metric, ("ours", "mse", "cos"))
+        checked(self, metric=("ours", "mse", "cos"))
 
 
 @dataclass(frozen=True)
@@ -82,11 +70,10 @@ class MTTConfig:
     gradient: str = "exact"
 
     def __post_init__(self):
-        _positive(self, "experts", "train_epochs", "expert_batch", "expert_epochs", "steps")
-        _positive(self, "max_start_epoch", least=0)
-        _choose("gradient", self.gradient, ("exact", "approximate"))
+        checked(self, experts=">= 1", train_epochs=">= 1", expert_batch=">= 1", expert_epochs=">= 1", steps=">= 1", batch=">= 1",
+                max_start_epoch=">= 0", expert_lr="> 0", lr="> 0", lr_lr=">= 0", gradient=("exact", "approximate"))
         if self.max_start_epoch + self.expert_epochs > self.train_epochs:
-            raise ValueError(
+            raise InputError(
                 f"max_start_epoch {self.max_start_epoch} + expert_epochs {self.expert_epochs} reach past the experts' "
                 f"{self.train_epochs} epochs; train them longer or match earlier"
             )
@@ -133,18 +120,14 @@ class DistilConfig:
     seed: int = 0
 
     def __post_init__(self):
-        _choose("algorithm", self.algorithm, ALGORITHMS)
-        _choose("space", self.space, SPACES)
-        _choose("normalisation", self.normalisation, NORMALISATIONS)
-        _positive(self, "size", "ipc", "batch_real", "patience", "checkpoint_every")
-        _positive(self, "iterations", least=0)
-        if isinstance(self.lr, bool) or not isinstance(self.lr, (int, float)) or not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr must be positive and finite, not {self.lr!r}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), not {self.momentum!r}")
+        checked(self, algorithm=ALGORITHMS, space=SPACES, normalisation=NORMALISATIONS, size=">= 1", ipc=">= 1",
+                batch_real=">= 1", patience=">= 1", checkpoint_every=">= 1", iterations=">= 0", lr="> 0", momentum="in [0, 1)")
         DSA(self.dsa)  # an unknown operation is an error here, not at the first iteration
         if self.space == "ld3m" and not (self.learn_z or self.learn_c):
-            raise ValueError("learn_z and learn_c are both off: nothing would be learned")
+            raise InputError("learn_z and learn_c are both off: nothing would be learned")
+        if self.space == "ld3m" and not self.learn_z and self.sampler.guidance_scale == 0:
+            raise InputError("with a guidance scale of 0 the images don't depend on c, and learn_z is off: nothing would be "
+                             "learned; raise sampler.guidance_scale, or learn Z")
 
 
 @dataclass(frozen=True)
@@ -169,11 +152,11 @@ class EvalConfig:
     split: str = "test"
 
     def __post_init__(self):
-        _positive(self, "epochs", "batch", "repeats", "width")
-        _choose("split", self.split, ("validation", "test"))
+        checked(self, epochs=">= 1", batch=">= 1", repeats=">= 1", width=">= 1", split=("validation", "test"), lr="> 0",
+                momentum="in [0, 1)", weight_decay=">= 0", ema="in [0, 1)")
         DSA(self.dsa)
         if "default" not in self.lr:
-            raise ValueError("lr needs an entry 'default' for architectures that are not named")
+            raise InputError("lr needs an entry 'default' for architectures that are not named")
 
 
 @dataclass(frozen=True)
@@ -258,7 +241,7 @@ PRESETS = {
 
 def _preset(name):
     if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; choose {', '.join(PRESETS)}")
+        raise InputError(f"unknown preset {name!r}; choose {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
@@ -269,12 +252,12 @@ def preset(name, *, algorithm="DM", space="ld3m", **overrides):
         ValueError: unknown preset, field or value; the message lists the choices.
     """
     chosen = _preset(name)
-    _choose("algorithm", algorithm, ALGORITHMS)
-    _choose("space", space, SPACES)
+    within(algorithm, ALGORITHMS, "algorithm")
+    within(space, SPACES, "space")
     known = {f.name for f in dataclasses.fields(DistilConfig)}
     unknown = sorted(set(overrides) - known)
     if unknown:
-        raise ValueError(f"unknown setting {', '.join(unknown)}; DistilConfig has {', '.join(sorted(known))}")
+        raise InputError(f"unknown setting {', '.join(unknown)}; DistilConfig has {', '.join(sorted(known))}")
     values = {"algorithm": algorithm, "space": space}
     for field_name, table in (("lr", chosen.lr), ("iterations", chosen.iterations)):
         for key in ((algorithm, space, overrides.get("ipc", 1)), (algorithm, space), algorithm):
@@ -291,45 +274,10 @@ def eval_preset(name, *, ipc=1, **overrides):
     known = {f.name for f in dataclasses.fields(EvalConfig)}
     unknown = sorted(set(overrides) - known)
     if unknown:
-        raise ValueError(f"unknown setting {', '.join(unknown)}; EvalConfig has {', '.join(sorted(known))}")
+        raise InputError(f"unknown setting {', '.join(unknown)}; EvalConfig has {', '.join(sorted(known))}")
     return replace(chosen, **overrides)
 
 
 def to_dict(config):
     """A configuration as nested dicts of JSON values."""
     return dataclasses.asdict(config)
-
-
-def from_dict(kind, values, where="config"):
-    """The inverse of :func:`to_dict`: nested dicts -> the dataclass `kind`.
-
-    Raises:
-        ValueError: a field that `kind` doesn't have, or a value of another type; names the field.
-    """
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} must be a mapping, not {type(values).__name__}")
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ValueError(f"{where} has unknown field {', '.join(map(str, unknown))}; known are {', '.join(hints)}")
-    return kind(**{k: _convert(hints[k], v, f"{where}.{k}") for k, v in values.items()})
-
-
-def _convert(hint, value, where):
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if type(None) in options and value is None:
-        return None
-    for option in options:
-        origin = typing.get_origin(option) or option
-        if origin is float and isinstance(value, int) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except OverflowError:
-                continue
-        if origin is tuple and isinstance(value, list):
-            return tuple(value)
-        if isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
-            return value
-    raise ValueError(f"{where} must be {hint if isinstance(hint, types.UnionType) else hint.__name__}, not {value!r}")

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .digests import digest, versions
+from .errors import InputError, InputTypeError
 from .subsets import SUBSETS
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,12 +41,21 @@ class ImageDataset:
 
     def __post_init__(self):
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
-            raise TypeError(f"images must be uint8 (N, 3, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
+            raise InputTypeError(f"images must be uint8 (N, 3, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
         empty = [self.classes[c] for c in range(len(self.classes)) if not bool((self.labels == c).any())]
         if empty:
-            raise ValueError(f"split {self.split!r} has no image of class {', '.join(empty)}; add images or drop the class")
+            raise InputError(f"split {self.split!r} has no image of class {', '.join(empty)}; add images or drop the class")
         index = {c: torch.nonzero(self.labels == c).flatten() for c in range(len(self.classes))}
         object.__setattr__(self, "_index", index)
+        object.__setattr__(self, "_digest", None)
+
+    @property
+    def digest(self):
+        """What these images are, whatever they are called: a digest of pixels, labels and class names in their order."""
+        now = versions((self.images, self.labels))
+        if self._digest is None or now is None or self._digest[0] != now:
+            object.__setattr__(self, "_digest", (now, digest(self.images, self.labels, list(self.classes))))
+        return self._digest[1]
 
     def __len__(self):
         return len(self.images)
@@ -60,7 +71,7 @@ class ImageDataset:
     def class_positions(self, label):
         """Positions of the images of class `label`, (n,). ValueError where there is no such class."""
         if int(label) not in self._index:
-            raise ValueError(f"no class {label}: {self.split} has classes 0 to {len(self.classes) - 1}")
+            raise InputError(f"no class {label}: {self.split} has classes 0 to {len(self.classes) - 1}")
         return self._index[int(label)]
 
     def draw_positions(self, label, n, generator):
@@ -77,7 +88,10 @@ class ImageDataset:
 
     def to(self, device):
         """The same split with its images and labels on `device`."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        moved = replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        if self._digest is not None:
+            object.__setattr__(moved, "_digest", (versions((moved.images, moved.labels)), self.digest))
+        return moved
 
 
 @dataclass(frozen=True)
@@ -129,13 +143,13 @@ class DataSplits:
         comparison alone.
         """
         if name not in NORMALISATIONS:
-            raise ValueError(f"unknown normalisation {name!r}; choose {', '.join(NORMALISATIONS)}")
+            raise InputError(f"unknown normalisation {name!r}; choose {', '.join(NORMALISATIONS)}")
         return replace(self, synthetic_mean=None if name == "shared" else REFERENCE_SYNTHETIC_MEAN)
 
     def split(self, name):
         """The split called `name`; "validation" and "test" are what `evaluate` may be asked for."""
         if name not in ("train", "validation", "test"):
-            raise ValueError(f"unknown split {name!r}; choose train, validation or test")
+            raise InputError(f"unknown split {name!r}; choose train, validation or test")
         return getattr(self, name)
 
     def to(self, device):
@@ -169,7 +183,7 @@ def load_digits(size=32):
     from sklearn.datasets import load_digits as sklearn_digits
 
     if size % 8 or size < 16:
-        raise ValueError(f"digits come in sizes that are multiples of 8 from 16 on, not {size}")
+        raise InputError(f"digits come in sizes that are multiples of 8 from 16 on, not {size}")
     raw = sklearn_digits()
     x = torch.from_numpy(raw.images).float()[:, None] / 16
     x = F.interpolate(x, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
@@ -213,11 +227,11 @@ def load_data(name_or_path="digits", *, path=None, size=None, split=None, name=N
     if key in SUBSETS:
         if key != given.lower():
             if split not in (None, "fastai"):
-                raise ValueError(f"{given!r} is split='fastai' by its name, not {split!r}; give one of the two")
+                raise InputError(f"{given!r} is split='fastai' by its name, not {split!r}; give one of the two")
             split = "fastai"
         return load_subset(key, path, split=split or "paper", **options)
     if split is not None or path is not None:
-        raise ValueError(f"path= and split= belong to the ImageNet subsets ({', '.join(SUBSETS)}), not to {given!r}")
+        raise InputError(f"path= and split= belong to the ImageNet subsets ({', '.join(SUBSETS)}), not to {given!r}")
     if given == "digits":
         return load_digits(32 if size is None else size)
     folder, home = Path(given), os.environ.get("LD3M_DATA")

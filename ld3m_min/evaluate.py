@@ -7,6 +7,7 @@ network, one step after the other; `evaluate` trains many at a time, on the same
 from __future__ import annotations
 
 import math
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -16,11 +17,12 @@ import torch.nn.functional as F
 
 from .augment import DSA
 from .config import ARCHITECTURES, EvalConfig
+from .errors import InputError
 from .judging import Folder, build, describe, plan_jobs, run_job
-from .networks import NETWORKS
+from .networks import NETWORKS, build_network
 from .progress import bar
 from .signals import stoppable
-from .storage import locked
+from .storage import locked, seeded
 from .training import group_size, side_by_side
 
 
@@ -105,11 +107,21 @@ def train_network(network, images, labels, config, lr, generator):
 
 @torch.no_grad()
 def accuracy(network, held, normalise, batch=256):
-    """Fraction of an :class:`~ld3m_min.data.ImageDataset` that `network` labels rightly; one batch at a time is float."""
+    """Fraction of an :class:`~ld3m_min.data.ImageDataset` that `network` labels rightly; one batch at a time is float.
+
+    NaN, with a warning, for a network whose outputs are not finite: its training diverged, and what it says is no answer.
+    """
     network.eval()
     right = torch.zeros((), dtype=torch.long, device=held.labels.device)
+    finite = torch.ones((), dtype=torch.bool, device=held.labels.device)
     for index in torch.arange(len(held)).split(batch):
-        right += (network(normalise(held.take(index))).argmax(1) == held.labels[index.to(held.labels.device)]).sum()
+        logits = network(normalise(held.take(index)))
+        finite &= logits.isfinite().all()
+        right += (logits.argmax(1) == held.labels[index.to(held.labels.device)]).sum()
+    if not finite:
+        warnings.warn(f"a training of {type(network).__name__} diverged: its outputs are not finite, so its accuracy is NaN; "
+                      "lower its learning rate in the protocol's lr", RuntimeWarning, stacklevel=2)
+        return math.nan
     return right.item() / len(held)
 
 
@@ -137,21 +149,25 @@ def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(
         RuntimeError: another process works in `out`.
         Interrupted: asked to stop, see :mod:`ld3m_min.signals`.
     """
+    if isinstance(architectures, str) or not architectures:
+        raise InputError(f"architectures={architectures!r} names no networks; give a tuple of {', '.join(NETWORKS)}")
     unknown = [a for a in architectures if a not in NETWORKS]
     if unknown:
-        raise ValueError(f"unknown architecture {', '.join(unknown)}; choose {', '.join(NETWORKS)}")
+        raise InputError(f"unknown architecture {', '.join(unknown)}; choose {', '.join(NETWORKS)}")
     if plain and out is not None:
-        raise ValueError("the plain loop keeps nothing: leave out=None, or plain=False")
+        raise InputError("the plain loop keeps nothing: leave out=None, or plain=False")
     device = data.train.images.device
     images, labels = synthetic.images().detach().to(device), synthetic.labels.to(device)
     if images.shape[-1] != data.size or int(labels.max()) >= len(data.classes):
-        raise ValueError(f"the set has {images.shape[-1]} px and labels up to {int(labels.max())}; "
+        raise InputError(f"the set has {images.shape[-1]} px and labels up to {int(labels.max())}; "
                          f"the data has {data.size} px and {len(data.classes)} classes")
     recipe = getattr(synthetic, "recipe", {})
     kind = recipe.get("normalisation", {}).get("kind", "shared")
     known = tuple(getattr(synthetic, "classes", data.classes))
     if known != tuple(data.classes):
-        raise ValueError(f"the set has classes {', '.join(known[:5])}, ..., the data {', '.join(data.classes[:5])}, ...")
+        raise InputError(f"the set has classes {', '.join(known[:5])}, ..., the data {', '.join(data.classes[:5])}, ...")
+    for a in architectures:  # one that cannot be built is found before any is trained
+        build_network(a, classes=len(data.classes), size=data.size, width=config.width, generator=seeded(seed, "trial", a))
     images, held = data.with_normalisation(kind).normalise(images, synthetic=True), data.split(config.split)
     distiller = recipe.get("config", {}).get("network", {}).get("name", "ConvNet")
     train = _plainly if plain else _side_by_side

@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from .augment import DSA
+from .digests import digest as digest_of
+from .errors import InputError, NotFinite
 from .networks import build_network, flat_parameters
 from .progress import bar
 from .signals import stoppable
@@ -52,16 +54,16 @@ class ExpertBuffer:
         """
         file, last = self.file(which), self.description["train_epochs"]
         if any(not 0 <= e <= last for e in epochs):
-            raise ValueError(f"experts in {self.folder} have epochs 0 to {last}, not {', '.join(map(str, epochs))}")
+            raise InputError(f"experts in {self.folder} have epochs 0 to {last}, not {', '.join(map(str, epochs))}")
         try:
             self._verify(file)
             with safe_open(file, framework="pt") as f:
                 rows = f.get_slice("theta")
                 found = torch.cat([rows[e : e + 1] for e in epochs])
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{file} cannot be read ({error}); remove it and train the experts again") from error
+            raise InputError(f"{file} cannot be read ({error}); remove it and train the experts again") from error
         if not torch.isfinite(found).all():
-            raise ValueError(f"{file} holds values that are not finite; remove it and train the experts again")
+            raise InputError(f"{file} holds values that are not finite; remove it and train the experts again")
         return found
 
     def _verify(self, file):
@@ -71,10 +73,10 @@ class ExpertBuffer:
         theta, digest = _read(file)
         n = self.description["train_epochs"] + 1
         if theta.shape != (n, self._parameters()):
-            raise ValueError(f"{file} holds {tuple(theta.shape)} values, not ({n}, {self._parameters()}); it is not one of "
+            raise InputError(f"{file} holds {tuple(theta.shape)} values, not ({n}, {self._parameters()}); it is not one of "
                              f"these experts: remove it and train them again")
         if digest not in (None, _digest(theta)):
-            raise ValueError(f"{file} cannot be read (it does not match its checksum); remove it and train the experts again")
+            raise InputError(f"{file} cannot be read (it does not match its checksum); remove it and train the experts again")
         self._verified[file.name] = stamp
 
     def _parameters(self):
@@ -93,24 +95,27 @@ class ExpertBuffer:
         need = describe_experts(config, data)
         trained = self.description["train_epochs"]
         if need["train_epochs"] > trained:
-            raise ValueError(f"experts in {self.folder} have {trained} epochs; "
+            raise InputError(f"experts in {self.folder} have {trained} epochs; "
                              f"{config.mtt.max_start_epoch} + {config.mtt.expert_epochs} are needed")
+        if "content" not in self.description:
+            raise InputError(f"experts in {self.folder} are of a version that didn't note which images they were trained on; "
+                             "train them again in another folder")
         difference = config_difference({**self.description, "experts": 0, "train_epochs": 0},
                                        {**need, "experts": 0, "train_epochs": 0})
         if difference:
-            raise ValueError(f"experts in {self.folder} do not fit this distillation:\n  " + "\n  ".join(difference))
+            raise InputError(f"experts in {self.folder} do not fit this distillation:\n  " + "\n  ".join(difference))
         missing = [i for i in range(len(self)) if not self.file(i).exists()]
         if missing:
-            raise ValueError(f"{self.folder} lacks {len(missing)} expert(s), first number {missing[0]}; train them again")
+            raise InputError(f"{self.folder} lacks {len(missing)} expert(s), first number {missing[0]}; train them again")
 
     @classmethod
     def open(cls, folder):
         """The experts in a folder. FileNotFoundError, ValueError: none there, or not ours."""
-        folder = Path(folder)
+        folder = Path(folder).absolute()  # whatever becomes of the working directory
         found = read_json(folder / "experts.json")
         whole = isinstance(found, dict) and all(isinstance(found.get(k), int) for k in ("experts", "train_epochs", "size"))
         if not whole or not isinstance(found.get("network"), dict) or not isinstance(found.get("classes"), list):
-            raise ValueError(f"{folder / 'experts.json'} does not describe expert trajectories")
+            raise InputError(f"{folder / 'experts.json'} does not describe expert trajectories")
         return cls(folder, found)
 
 
@@ -122,9 +127,8 @@ def describe_experts(config, data):
     """
     m = config.mtt
     return {
-        "dataset": data.name,
+        "content": digest_of([data.train.digest, list(data.mean), list(data.std)]),
         "size": data.size,
-        "training_images": len(data.train),
         "classes": list(data.classes),
         "network": asdict(config.network),
         "experts": m.experts,
@@ -165,7 +169,7 @@ def train_experts(config, data, folder, *, device="cpu", progress=True):
                 need["train_epochs"] = found["train_epochs"]
             difference = config_difference(found, need)
             if difference:
-                raise ValueError(f"{folder} holds other experts; use another folder:\n  " + "\n  ".join(difference))
+                raise InputError(f"{folder} holds other experts; use another folder:\n  " + "\n  ".join(difference))
         write_json(folder / "experts.json", need)  # first: what is begun here is never finished as something else
         buffer = ExpertBuffer.open(folder)
         jobs = _jobs(config, data, device, buffer)
@@ -233,7 +237,7 @@ def _group(config, data, which):
 def _check_finite(rows, which, epoch, m):
     for i, row in zip(which, rows, strict=True):
         if not torch.isfinite(row).all():
-            raise FloatingPointError(f"expert {i} diverged in epoch {epoch}; lower mtt.expert_lr = {m.expert_lr}")
+            raise NotFinite(f"expert {i} diverged in epoch {epoch}; lower mtt.expert_lr = {m.expert_lr}")
 
 
 def _part(buffer, which, epoch):
@@ -272,7 +276,7 @@ def _read(file):
         names, digest = list(f.keys()), (f.metadata() or {}).get("sha256")
         theta = f.get_tensor("theta") if names == ["theta"] else None
     if theta is None or theta.dtype != torch.float32:
-        raise ValueError(f"{file} holds {', '.join(names) or 'nothing'}, not the float32 tensor theta alone; remove it and "
+        raise InputError(f"{file} holds {', '.join(names) or 'nothing'}, not the float32 tensor theta alone; remove it and "
                          "train the experts again")
     return theta, digest
 

@@ -12,6 +12,8 @@ import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .errors import Busy, InputError
+
 _LITTER = re.compile(r"\.tmp-[0-9a-f]{32}(-.*)?")  # what a kill in the midst of a write leaves
 _ADVICE = {
     errno.ENOSPC: "free some space", errno.EDQUOT: "free some of the quota", errno.EROFS: "the disk can only be read",
@@ -138,7 +140,7 @@ def read_json(path):
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); it is damaged or not one of our files") from None
+        raise InputError(f"{path} is not valid JSON ({error}); it is damaged or not one of our files") from None
 
 
 def signature(mapping):
@@ -196,6 +198,6 @@ def locked(folder):
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RuntimeError(f"another process works in {folder}; wait for it, or use another folder") from None
+            raise Busy(f"another process works in {folder}; wait for it, or use another folder") from None
         sweep(folder)
         yield Lock(folder, file)

@@ -16,6 +16,7 @@ import torch
 
 from .archives import is_archive, unpack
 from .data import IMAGENET_MEAN, IMAGENET_STD, DataSplits, ImageDataset
+from .errors import InputError
 from .images import cache_folder, decode, list_images
 from .subsets import subset
 
@@ -55,12 +56,12 @@ def load_folder(path, *, size=128, name=None, test_fraction=0.2, cache=True, pro
     given = [n for n in HELD_OUT if (root / n).is_dir()]
     held = given + ["test"] * (root / "test").is_dir()
     if len(given) > 1 or not held:
-        raise ValueError(f"{root.name!r} holds train/ and {', '.join(held) or 'no val/ or test/'}; expected val/, test/ or both")
+        raise InputError(f"{root.name!r} holds train/ and {', '.join(held) or 'no val/ or test/'}; expected val/, test/ or both")
     listings = {n: list_images(root / n) for n in ("train", *held)}
     classes = tuple(c for c, _ in listings["train"])
     for n in held:
         if odd := sorted(set(classes) ^ {c for c, _ in listings[n]}):
-            raise ValueError(f"train and {n} hold different classes: {', '.join(odd[:5])}; give both the same")
+            raise InputError(f"train and {n} hold different classes: {', '.join(odd[:5])}; give both the same")
     parts = [_labelled(listings[n]) for n in ("train", *held)]
     if len(parts) == 2:
         validation, train = _hold_out(parts[0], _tenth, classes)
@@ -86,16 +87,16 @@ def load_subset(name, path=None, *, split="paper", size=128, cache=True, progres
     """
     chosen = subset(name)
     if split not in ("paper", "fastai"):
-        raise ValueError(f"unknown split {split!r} of {chosen.name}; choose paper or fastai")
+        raise InputError(f"unknown split {split!r} of {chosen.name}; choose paper or fastai")
     if split == "fastai" and chosen.name not in ("imagenette", "imagewoof"):
-        raise ValueError(f"fastai made no split of {chosen.name}, only of imagenette and imagewoof; take split='paper'")
+        raise InputError(f"fastai made no split of {chosen.name}, only of imagenette and imagewoof; take split='paper'")
     root = _subset_root(chosen, path)
     tops = [root / n for n in ("train", *HELD_OUT) if (root / n).is_dir()] or [root]
     parts = [_labelled(list_images(top, only=chosen.wnids)) for top in tops]
     everything = [x for part in parts for x in part]
     counts = Counter(_key(f) for f, _ in everything)
     if twice := [key for key, n in counts.items() if n > 1]:
-        raise ValueError(f"{len(twice)} image(s) of {chosen.name} are there twice, e.g. {twice[0]}; keep one of each")
+        raise InputError(f"{len(twice)} image(s) of {chosen.name} are there twice, e.g. {twice[0]}; keep one of each")
     if split == "paper":
         train = [x for x in everything if not x[0].name.startswith(OFFICIAL)]
         test = [x for x in everything if x[0].name.startswith(OFFICIAL)]
@@ -103,7 +104,7 @@ def load_subset(name, path=None, *, split="paper", size=128, cache=True, progres
     elif len(parts) == 2 and not all(f.name.startswith(OFFICIAL) for f, _ in parts[1]):
         train, test = parts
     else:
-        raise ValueError(f"{root.name!r} is not fastai's partition, whose val/ holds training images too; take split='paper'")
+        raise InputError(f"{root.name!r} is not fastai's partition, whose val/ holds training images too; take split='paper'")
     validation, train = _hold_out(train, _tenth, chosen.classes)
     return _assemble(chosen.name if split == "paper" else f"{chosen.name}-fastai", (train, validation, test), chosen.classes,
                      f"{chosen.title} of ImageNet, {split} split", size, cache, progress, workers, chosen.ids)
@@ -138,7 +139,7 @@ def _subset_root(chosen, path):
 def _check_official(chosen, test):
     counts = Counter(label for _, label in test)
     if absent := [f"{w} ({c})" for i, (w, c) in enumerate(zip(chosen.wnids, chosen.classes, strict=True)) if not counts[i]]:
-        raise ValueError(f"no official validation image ({OFFICIAL}*) of {', '.join(absent)}; the paper's split tests on those: "
+        raise InputError(f"no official validation image ({OFFICIAL}*) of {', '.join(absent)}; the paper's split tests on those: "
                          "add ImageNet's val/, or read the folder by its path with a split of its own")
     if odd := [f"{chosen.wnids[i]}: {n}" for i, n in sorted(counts.items()) if n != OFFICIAL_COUNT]:
         warnings.warn(f"{chosen.name}: not {OFFICIAL_COUNT} official validation images of each class ({', '.join(odd)}); "
@@ -165,7 +166,7 @@ def _hold_out(part, count, classes, pieces=2):
     held, rest = [], []
     for name, mine in zip(classes, by_class, strict=True):
         if len(mine) < pieces:
-            raise ValueError(f"class {name!r} has {len(mine)} image(s) to split; {pieces} splits need {pieces} of each class")
+            raise InputError(f"class {name!r} has {len(mine)} image(s) to split; {pieces} splits need {pieces} of each class")
         mine.sort(key=lambda x: (hashlib.sha256(os.fsencode(_key(x[0]))).digest(), x[0].name))
         n = min(count(len(mine)), len(mine) - pieces + 1)
         held += mine[:n]

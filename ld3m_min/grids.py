@@ -11,9 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .config import preset
+from .errors import InputError
 from .prior import SHIPPED, LatentDiffusionPrior
 from .sampler import NO_RESIDUAL, PAPER_RESIDUAL
 from .storage import seeded
+from .values import checked
 
 RECORDS = Path("book/_data/records")
 RUNS = Path("runs")
@@ -46,6 +48,9 @@ class Cell:
     ipc: int
     seed: int = 0
     variant: str = ""
+
+    def __post_init__(self):
+        checked(self, ipc=">= 1", seed=">= 0")
 
     @property
     def name(self):
@@ -115,7 +120,7 @@ MEASURED = tuple(g for g in GRIDS if "smoke" not in g)  # what `table --missing`
 def grid(name="digits"):
     """The cells of a named grid; "digits" is the test of the claim. ValueError lists the names."""
     if name not in GRIDS:
-        raise ValueError(f"unknown grid {name!r}; choose {', '.join(GRIDS)}")
+        raise InputError(f"unknown grid {name!r}; choose {', '.join(GRIDS)}")
     return GRIDS[name]
 
 

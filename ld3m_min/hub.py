@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import InputError
 from .files import read_json
 
 SHIPPED = Path(__file__).parent / "priors"
@@ -42,12 +43,12 @@ def find_prior(path_or_id, *, revision=None, sha256=None):
     local = SHIPPED / given if (SHIPPED / given / "model_index.json").exists() else Path(path_or_id)
     if local.exists():
         if revision is not None:
-            raise ValueError(f"revision={revision!r} is for hub ids; {given!r} is a folder here")
+            raise InputError(f"revision={revision!r} is for hub ids; {given!r} is a folder here")
         found = Found(local, given)
     else:
         found = _download(given, revision)
     if sha256 is not None and (digest := folder_digest(found.folder)) != sha256.lower():
-        raise ValueError(f"prior {found.source!r} has the digest {digest}, not {sha256}; it is not the one you expect")
+        raise InputError(f"prior {found.source!r} has the digest {digest}, not {sha256}; it is not the one you expect")
     return found
 
 
@@ -56,7 +57,7 @@ def _download(given, revision):
 
     name, _, pinned = given.partition("@")
     if revision is not None and pinned and revision != pinned:
-        raise ValueError(f"{given!r} is pinned to {pinned!r}, and revision={revision!r} says otherwise; give one of the two")
+        raise InputError(f"{given!r} is pinned to {pinned!r}, and revision={revision!r} says otherwise; give one of the two")
     wanted = [f"*{s}" if s != ".safetensors" else "*/*.safetensors" for s in WEIGHTS]
     unwanted = ["*.fp16.*", "*.non_ema.*", "safety_checker/*"]
     try:
@@ -94,20 +95,20 @@ def read_index(folder):
     file = Path(folder) / "model_index.json"
     index = read_json(file)
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
-        raise ValueError(f"{file} does not name the class of a pipeline or prior; code in the folder is never run")
+        raise InputError(f"{file} does not name the class of a pipeline or prior; code in the folder is never run")
     for name, value in index.items():
         if not name.startswith("_") and isinstance(value, list) and name != "classes":
             library = value[0] if len(value) == 2 else None
             known = library in LIBRARIES or (isinstance(library, str) and hasattr(diffusers.pipelines, library))
             if value != [None, None] and (not known or (file.parent / name / f"{library}.py").exists()):
-                raise ValueError(f"{file} takes {name} from {library!r}; only parts of {', '.join(LIBRARIES)} are loaded")
+                raise InputError(f"{file} takes {name} from {library!r}; only parts of {', '.join(LIBRARIES)} are loaded")
     for part in sorted(file.parent.glob("*/*.index.json")):
         shards = read_json(part)
         shards = shards.get("weight_map") if isinstance(shards, dict) else None
         strange = [v for v in (shards.values() if isinstance(shards, dict) else [shards])
                    if not isinstance(v, str) or Path(v).name != v or "\\" in v]
         if strange:
-            raise ValueError(f"{part} names the weights {strange[0]!r}; they must lie beside it")
+            raise InputError(f"{part} names the weights {strange[0]!r}; they must lie beside it")
     return index
 
 
@@ -116,7 +117,7 @@ def check_own_index(file, index):
     kinds = {"conditional": bool, "null": bool, "classes": list}
     wrong = [k for k, kind in kinds.items() if k in index and not isinstance(index[k], kind)]
     if wrong or not all(isinstance(c, str) for c in index.get("classes", ())):
-        raise ValueError(f"{file}: {', '.join(wrong) or 'classes'} must be a list of text (classes), true or false")
+        raise InputError(f"{file}: {', '.join(wrong) or 'classes'} must be a list of text (classes), true or false")
 
 
 def loaded(part, folder, options):
@@ -129,11 +130,11 @@ def loaded(part, folder, options):
     try:
         network, info = part.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as error:  # a hostile configuration fails in as many ways as there are networks
-        raise ValueError(f"{folder} holds no {part.__name__} that can be loaded: {error}") from error
+        raise InputError(f"{folder} holds no {part.__name__} that can be loaded: {error}") from error
     odd = {"missing": info["missing_keys"], "not of it": info["unexpected_keys"], "of another shape": info["mismatched_keys"]}
     wrong = "; ".join(f"{len(v)} {k} (first {min(map(str, v))})" for k, v in odd.items() if v)
     if wrong:
-        raise ValueError(f"{folder} does not hold the weights of its {part.__name__}: {wrong}")
+        raise InputError(f"{folder} does not hold the weights of its {part.__name__}: {wrong}")
     return network
 
 
@@ -148,7 +149,7 @@ def read_embedding(file):
     weight = tensors.get("weight")
     if len(tensors) != 1 or weight is None or weight.dim() != 2 or not weight.is_floating_point():
         found = ", ".join(f"{k} {tuple(v.shape)} {v.dtype}" for k, v in sorted(tensors.items())[:3])
-        raise ValueError(f"{file} must hold one matrix called weight, but holds {found or 'nothing'}")
+        raise InputError(f"{file} must hold one matrix called weight, but holds {found or 'nothing'}")
     return weight
 
 
@@ -156,4 +157,4 @@ def check_finite(modules, source):
     """ValueError where a weight of a loaded prior is not a number: it would make every image nothing."""
     bad = [f"{type(m).__name__}.{k}" for m in modules for k, p in m.named_parameters() if not bool(p.isfinite().all())]
     if bad:
-        raise ValueError(f"prior {source!r} has weights that are not finite: {', '.join(bad[:3])}; the files are damaged")
+        raise InputError(f"prior {source!r} has weights that are not finite: {', '.join(bad[:3])}; the files are damaged")

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from .errors import InputError
 from .progress import bar
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
@@ -48,12 +49,12 @@ def list_images(root, only=None):
             raise FileNotFoundError(f"{str(root)!r} lacks the class folder {', '.join(absent)}{flat}")
         found = {name: found[name] for name in only}
     elif stray := [e.name for e in entries if e not in found.values() and (e.suffix.lower() in SUFFIXES or _broken(e))]:
-        raise ValueError(_named(stray, f"in {root.name!r} lie in no class folder; move or remove them"))
+        raise InputError(_named(stray, f"in {root.name!r} lie in no class folder; move or remove them"))
     if not found:
         raise FileNotFoundError(f"{str(root)!r} holds no class folder; expected one subfolder of images per class")
     for key, how in ((str.lower, "differ in case alone"), (lambda name: found[name].resolve(), "are one and the same")):
         if len({key(name) for name in found}) < len(found):
-            raise ValueError(f"class folders of {root.name!r} {how}; give each class one folder")
+            raise InputError(f"class folders of {root.name!r} {how}; give each class one folder")
     listing, odd = [], []
     for name, folder in found.items():
         inside = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.name.lower() not in CLUTTER)
@@ -62,10 +63,10 @@ def list_images(root, only=None):
         good = set(files)
         odd += [f"{name}/{f.name}: {_why_not(f)}" for f in inside if f not in good]
     if odd:
-        raise ValueError(_named(odd, f"in class folders are no image files ({', '.join(SUFFIXES)}); move or remove them"))
+        raise InputError(_named(odd, f"in class folders are no image files ({', '.join(SUFFIXES)}); move or remove them"))
     if empty := [name for name, files in listing if not files]:
         shown = ", ".join(map(repr, empty[:10]))
-        raise ValueError(f"class folder {shown} of {root.name!r} holds no image ({', '.join(SUFFIXES)}); add some or remove it")
+        raise InputError(f"class folder {shown} of {root.name!r} holds no image ({', '.join(SUFFIXES)}); add some or remove it")
     return listing
 
 
@@ -97,11 +98,11 @@ def read_image(file, size):
     try:
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+                raise InputError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
             if image.format in ("WEBP", "PNG", "TIFF") and getattr(image, "n_frames", 1) > 1:
-                raise ValueError(f"holds {image.n_frames} pictures; give one still image")
+                raise InputError(f"holds {image.n_frames} pictures; give one still image")
             if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-                raise ValueError("32-bit pixels have no agreed white; save it with 8 or 16 bits")
+                raise InputError("32-bit pixels have no agreed white; save it with 8 or 16 bits")
             image.draft("RGB", (2 * size, 2 * size))  # JPEG: decode at a fraction of the size, never below twice ours
             image.load()
             with suppress(Exception):  # an orientation that cannot be read is none
@@ -109,7 +110,7 @@ def read_image(file, size):
             image = to_rgb(image)
     except Exception as error:  # decoders fail on hostile bytes with any exception; here each becomes the file's name
         reason = str(error).replace(repr(str(file)), "it") or type(error).__name__
-        raise ValueError(f"{file.parent.name}/{file.name}: {reason}") from None
+        raise InputError(f"{file.parent.name}/{file.name}: {reason}") from None
     image = _centre(image, 3 * min(image.size))  # a strip must not grow into a picture of a million columns
     short = min(image.size)
     image = image.resize(tuple(size if s == short else int(size * s / short) for s in image.size), Image.Resampling.BICUBIC)
@@ -233,4 +234,4 @@ def _decoded(files, size, name, progress, workers):
     finally:
         pool.shutdown(cancel_futures=True)
     if bad:
-        raise ValueError(_named(bad, "cannot be used; repair or remove them"))
+        raise InputError(_named(bad, "cannot be used; repair or remove them"))

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 
 from .augment import DSA
+from .errors import InputError
 from .networks import build_network
 from .storage import config_difference, load_checkpoint, read_json, save_checkpoint, seeded, write_json
 from .training import Group, Schedule, fast_layout, stacks
 
-PROTOCOL = 1  # of the trainings' draws and arithmetic; a folder of another is refused
+PROTOCOL = 2  # of the trainings' draws and arithmetic; a folder of another is refused
 SAVE_EVERY = 20.0  # seconds between the checkpoints of one training
 
 
@@ -50,7 +51,7 @@ def describe(images, labels, data, config, seed):
     digest.update(labels.cpu().contiguous().numpy().tobytes())
     held = data.split(config.split)
     return {"protocol": PROTOCOL, "set": digest.hexdigest(), "seed": seed, "config": asdict(config),
-            "data": {"name": data.name, "size": data.size, "classes": list(data.classes), "tested": len(held),
+            "data": {"content": held.digest, "size": data.size, "classes": list(data.classes), "tested": len(held),
                      "mean": list(data.mean), "std": list(data.std)},
             "device": images.device.type}  # a GPU's groups and rounding are others
 
@@ -66,7 +67,7 @@ class Folder:
             found = read_json(file)
             difference = config_difference(found, description) if isinstance(found, dict) else ["it is not a description"]
             if difference:
-                raise ValueError(f"{self.path} holds another evaluation; use another folder:\n  " + "\n  ".join(difference))
+                raise InputError(f"{self.path} holds another evaluation; use another folder:\n  " + "\n  ".join(difference))
         else:
             write_json(file, description)
 
@@ -82,7 +83,7 @@ class Folder:
         except (ValueError, KeyError, TypeError):
             whole = False
         if not whole:
-            raise ValueError(f"{file} is damaged or of another evaluation; remove it and the job is trained again")
+            raise InputError(f"{file} is damaged or of another evaluation; remove it and the job is trained again")
         return values
 
     def finish(self, job, values):

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
+from .errors import InputError
+
 NORMS = {
     "instance": lambda channels: nn.GroupNorm(channels, channels),
     "batch": lambda channels: nn.BatchNorm2d(channels),
@@ -30,7 +32,7 @@ class Network(nn.Module):
     def embed(self, x):
         """Embedding (B, features) before the classifier; ValueError where x is not (B, channels, size, size)."""
         if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} was built for images (B, {', '.join(map(str, self.input_shape))}) but got "
                 f"{tuple(x.shape)}: resize the images, or build it with their channels and size")
         return self.features(x).flatten(1)
@@ -216,24 +218,24 @@ def build_network(name, *, channels=3, classes=10, size=128, depth=None, width=1
     ValueError names the choices where one of these is unknown or does not fit.
     """
     if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}: choose one of {', '.join(NETWORKS)}")
+        raise InputError(f"unknown network {name!r}: choose one of {', '.join(NETWORKS)}")
     if norm not in NORMS:
-        raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(NORMS)}")
+        raise InputError(f"unknown norm {norm!r}: choose one of {', '.join(NORMS)}")
     for label, value in {"channels": channels, "classes": classes, "width": width}.items():
         if value < 1 or value != int(value):
-            raise ValueError(f"{label} must be a whole number from 1 on, not {value!r}")
+            raise InputError(f"{label} must be a whole number from 1 on, not {value!r}")
     smallest = 32 if name == "VGG11" else 16
     if size < smallest or size % 16:
-        raise ValueError(f"{name} takes images whose side is a multiple of 16 from {smallest} on "
+        raise InputError(f"{name} takes images whose side is a multiple of 16 from {smallest} on "
                          f"({smallest}, {smallest + 16}, {smallest + 32}, ...), not {size!r}")
     options = {}
     if name == "ConvNet":
         deepest = int(math.log2(size))
         options["depth"] = deepest - 2 if depth is None else depth
         if options["depth"] not in range(1, deepest + 1):
-            raise ValueError(f"ConvNet at size {size} has a depth from 1 to {deepest}, not {depth!r}")
+            raise InputError(f"ConvNet at size {size} has a depth from 1 to {deepest}, not {depth!r}")
     elif depth is not None:
-        raise ValueError(f"depth is the ConvNet's alone: use None for {name}, not {depth!r}")
+        raise InputError(f"depth is the ConvNet's alone: use None for {name}, not {depth!r}")
     with torch.device("meta"):  # no storage yet and so no draw from the global generator
         network = NETWORKS[name](channels, classes, size, width, norm, **options)
     return _initialise(network.to_empty(device="cpu"), generator)
@@ -252,7 +254,7 @@ def functional(network, flat):
     """
     sizes = [p.numel() for p in network.parameters()]
     if flat.ndim != 1 or len(flat) != sum(sizes):
-        raise ValueError(f"{type(network).__name__} has {sum(sizes)} parameters but the flat vector has shape "
+        raise InputError(f"{type(network).__name__} has {sum(sizes)} parameters but the flat vector has shape "
                          f"{tuple(flat.shape)}: it belongs to another network, width, depth or image size")
     parts = zip(network.named_parameters(), flat.split(sizes), strict=True)
     parameters = {name: part.view_as(p) for (name, p), part in parts}

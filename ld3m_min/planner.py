@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psutil
 import torch
@@ -174,10 +176,49 @@ def probe(prior, config, plan, *, device="cpu", repeats=3, classes=None):
 
 
 def device_bytes(device):
-    """Memory of a device: all of a GPU's; of the machine, what is not in use now."""
+    """Memory of a device: all of a GPU's; of the machine, what is not in use now and what limits leave to this process."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return psutil.virtual_memory().available
+    return max(0, min([psutil.virtual_memory().available, *_process_limits(), *_container_limits()]))
+
+
+def _process_limits():
+    """What RLIMIT_AS and RLIMIT_DATA leave to this process, bytes; nothing where there are no such limits."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return []
+    used = psutil.Process().memory_info()
+    pairs = ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, getattr(used, "data", used.rss)))
+    limits = ((resource.getrlimit(which)[0], taken) for which, taken in pairs)
+    return [limit - taken for limit, taken in limits if limit != resource.RLIM_INFINITY]
+
+
+def _container_limits(proc=Path("/proc/self/cgroup"), root=Path("/sys/fs/cgroup")):
+    """What the control groups around this process leave to it, bytes: the process's own group and those above it.
+
+    Pages of files that the kernel could drop are not counted as used.
+    """
+    try:
+        lines = proc.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        base = root / "memory" if kinds else root  # version 1 keeps a tree for each kind, version 2 one for all
+        limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
+        group = base / path.lstrip("/")
+        for folder in [base] if base == group else [group, *(p for p in group.parents if p.is_relative_to(base))]:
+            with suppress(OSError, ValueError):  # "max" is no number: no limit here
+                most = int((folder / limit).read_text(encoding="utf-8"))
+                stat = dict(x.split() for x in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
+                taken = int((folder / used).read_text(encoding="utf-8")) - int(stat.get("inactive_file", 0))
+                if most < 2**60:
+                    found.append(most - max(0, taken))
+    return found
 
 
 def forecasts(prior, config, *, device="cpu", matching=True, classes=None):

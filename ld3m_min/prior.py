@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from . import adapters, hub
+from .digests import digest, versions
+from .errors import InputError
 from .hub import SHIPPED as SHIPPED
 from .storage import write_json
 
@@ -75,10 +77,11 @@ class LatentDiffusionPrior:
         self.autoencoder, self.denoiser, self.scheduler = autoencoder, denoiser, scheduler
         self.class_embedding, self.classes, self.source = class_embedding, tuple(classes), source
         self.has_null = null and class_embedding is not None
+        self._digest = None
         config = autoencoder.config
         scale = config.get("scaling_factor")
         if not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale <= 0 or config.get("shift_factor"):
-            raise ValueError(
+            raise InputError(
                 f"the autoencoder's scaling_factor is {scale}, its shift_factor {config.get('shift_factor')}; latents need a "
                 "positive factor and no shift: set it in the autoencoder's configuration (1.0 for the public VQ-f4)"
             )
@@ -91,7 +94,7 @@ class LatentDiffusionPrior:
             self.prediction_type = scheduler.config.get("prediction_type", "epsilon")
             self.alpha_bar = alphas_cumprod(scheduler)
             if self.alpha_bar[-1] <= 0:
-                raise ValueError(
+                raise InputError(
                     "the schedule ends without any signal (zero terminal SNR), where the clean latent cannot be predicted "
                     "from the noise; use a scheduler without rescale_betas_zero_snr"
                 )
@@ -103,6 +106,17 @@ class LatentDiffusionPrior:
     def modules(self):
         """The networks, for moving, counting and hashing."""
         return [m for m in (self.autoencoder, self.denoiser, self.class_embedding) if m is not None]
+
+    @property
+    def digest(self):
+        """What this prior is, whatever it is called: a digest of its weights, scale, schedule, classes and their order."""
+        tensors = {f"{i}.{k}": v for i, m in enumerate(self.modules) for k, v in sorted(m.state_dict(keep_vars=True).items())}
+        now = versions(tensors.values())
+        if self._digest is None or now is None or self._digest[0] != now:
+            schedule = [] if self.denoiser is None else [self.alpha_bar]
+            about = [self.scale, list(self.classes), self.has_null, getattr(self, "prediction_type", None), sorted(tensors)]
+            self._digest = (now, digest(*tensors.values(), *schedule, about))
+        return self._digest[1]
 
     @property
     def conditional(self):
@@ -119,7 +133,7 @@ class LatentDiffusionPrior:
     def train_steps(self):
         """How many steps the noise schedule has."""
         if self.denoiser is None:
-            raise ValueError("this prior is an autoencoder alone: it encodes and decodes, but does not generate; use space "
+            raise InputError("this prior is an autoencoder alone: it encodes and decodes, but does not generate; use space "
                              "'autoencoder', or a prior with a denoiser")
         return len(self.alpha_bar)
 
@@ -139,7 +153,7 @@ class LatentDiffusionPrior:
     def encode(self, images):
         """Images (B, 3, H, W) in [0, 1] -> latents (B, c, H/f, W/f), not quantised (section 3.2)."""
         if images.shape[-1] % self.factor or images.shape[-2] % self.factor:
-            raise ValueError(
+            raise InputError(
                 f"images of {images.shape[-2]} x {images.shape[-1]} do not fit an autoencoder of factor {self.factor}; "
                 f"use a size that is a multiple of {self.factor}"
             )
@@ -176,19 +190,19 @@ class LatentDiffusionPrior:
         last = self.class_embedding.num_embeddings - 1
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= last:
             found = f"{int(labels.min())} to {int(labels.max())}"
-            raise ValueError(f"labels reach from {found}, the prior's class embedding from 0 to {last}")
+            raise InputError(f"labels reach from {found}, the prior's class embedding from 0 to {last}")
         return self.class_embedding(labels.to(self.class_embedding.weight.device)).unflatten(1, (-1, self._width))
 
     def null_conditioning(self, n):
         """The conditioning of no class, (n, L, D): the unconditional half of the guidance."""
         self._need_condition()
         if not self.has_null:
-            raise ValueError("this prior has classes but no null class to guide away from; set guidance_scale=1")
+            raise InputError("this prior has classes but no null class to guide away from; set guidance_scale=1")
         return self.class_embedding.weight[-1].view(1, -1, self._width).expand(n, -1, -1)
 
     def _need_condition(self):
         if not self.conditional:
-            raise ValueError("this prior is unconditional: it has no class to condition on; learn Z alone, guidance 1")
+            raise InputError("this prior is unconditional: it has no class to condition on; learn Z alone, guidance 1")
 
     # -- other priors ------------------------------------------------------------------------------------------------
 
@@ -199,7 +213,7 @@ class LatentDiffusionPrior:
         self.class_conditioning(torch.tensor(ids))  # refuses what is out of range
         names = names or ([self.classes[i] for i in ids] if self.classes else ())
         if names and len(names) != len(ids):
-            raise ValueError(f"{len(ids)} classes, but {len(names)} names")
+            raise InputError(f"{len(ids)} classes, but {len(names)} names")
         rows = [*ids, self.class_embedding.num_embeddings - 1][: len(ids) + self.has_null]
         table = nn.Embedding.from_pretrained(self.class_embedding.weight[rows].clone())
         new = self._like(class_embedding=table, classes=names)
@@ -217,9 +231,9 @@ class LatentDiffusionPrior:
             generator: CPU generator of the weights. autoencoder: draw a new autoencoder too; else it stays trained.
         """
         if kind not in ("zero-output", "weights"):
-            raise ValueError(f"randomised({kind!r}) is unknown; choose zero-output, weights")
+            raise InputError(f"randomised({kind!r}) is unknown; choose zero-output, weights")
         if self.denoiser is None or (kind == "zero-output" and self.prediction_type != "epsilon"):
-            raise ValueError(f"randomised({kind!r}) needs a denoiser{' that predicts the noise' if self.denoiser else ''}")
+            raise InputError(f"randomised({kind!r}) needs a denoiser{' that predicts the noise' if self.denoiser else ''}")
         denoiser = adapters.redrawn(self.denoiser, generator)
         if kind == "zero-output":
             for p in getattr(denoiser, adapters.OUTPUT_LAYER[type(denoiser).__name__]).parameters():
@@ -324,7 +338,7 @@ class LatentDiffusionPrior:
         parts = {}
         for name in ("vae", *(n for n in known if n != "vae" and n in index)):
             if index.get(name) not in known[name]:
-                raise ValueError(f"{source}: model_index.json names {index.get(name)!r} as {name}; expected one of {known[name]}")
+                raise InputError(f"{source}: model_index.json names {index.get(name)!r} as {name}; expected one of {known[name]}")
             part = getattr(diffusers, index[name])
             parts[name] = part.from_pretrained(folder / name) if name == "scheduler" else hub.loaded(part, folder / name, options)
         embedding, classes = None, index.get("classes", ())
@@ -332,6 +346,6 @@ class LatentDiffusionPrior:
             embedding = nn.Embedding.from_pretrained(hub.read_embedding(folder / "class_embedding" / "model.safetensors"))
             if classes and len(classes) != embedding.num_embeddings - index.get("null", True):
                 rows = f"{embedding.num_embeddings} rows, {'with' if index.get('null', True) else 'without'} a null class"
-                raise ValueError(f"{source}: {len(classes)} class names for a class embedding of {rows}; they differ")
+                raise InputError(f"{source}: {len(classes)} class names for a class embedding of {rows}; they differ")
         return cls(parts["vae"], parts.get("unet") or parts.get("transformer"), parts.get("scheduler"), embedding,
                    classes=classes, null=index.get("null", True), source=source)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from .errors import InputError
 from .image_losses import LOSSES
 from .prior import LatentDiffusionPrior, ldm_scheduler
 from .prior_quality import JudgeConfig
@@ -63,11 +64,11 @@ class PriorConfig:
 
     def __post_init__(self):
         if self.loss not in LOSSES:
-            raise ValueError(f"loss={self.loss!r} is unknown; choose {', '.join(LOSSES)}")
+            raise InputError(f"loss={self.loss!r} is unknown; choose {', '.join(LOSSES)}")
         factor = 2 ** (len(self.vae_widths) - 1)
         for name, side in (("size", self.size), ("crop", self.crop or self.size)):
             if side % factor or side > self.size:
-                raise ValueError(f"{name} {side} must be a multiple of the autoencoder's factor {factor}, at most {self.size}")
+                raise InputError(f"{name} {side} must be a multiple of the autoencoder's factor {factor}, at most {self.size}")
 
 
 _NETTE = PriorConfig(  # 2,000 s on one H200, by an estimate: see the page on training a prior
@@ -98,7 +99,7 @@ PRIOR_PRESETS = {
 def prior_preset(name, **overrides):
     """The named :class:`PriorConfig` with some values changed; an unknown name or field is an error."""
     if name not in PRIOR_PRESETS:
-        raise ValueError(f"unknown prior preset {name!r}; choose {', '.join(PRIOR_PRESETS)}")
+        raise InputError(f"unknown prior preset {name!r}; choose {', '.join(PRIOR_PRESETS)}")
     return replace(PRIOR_PRESETS[name], **overrides)
 
 

@@ -5,6 +5,7 @@ missing cell names the command that makes it. The paper's own numbers are in `bo
 """
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
@@ -20,6 +21,7 @@ import torch
 
 from . import __version__
 from .config import ARCHITECTURES, eval_preset
+from .errors import InputError
 from .evaluate import EvalResult, evaluate
 from .experts import experts_name, train_experts
 from .grids import (  # noqa: F401
@@ -135,7 +137,7 @@ def make_record(cell, data, *, records=RECORDS, runs=RUNS, prior=None, device="c
         "config": asdict(config),
         "evaluation": asdict(protocol),
         "split": result.split,
-        "accuracies": {k: list(v) for k, v in result.accuracies.items()},
+        "accuracies": {k: [None if math.isnan(x) else x for x in v] for k, v in result.accuracies.items()},
         "data": sets[0].recipe["data"] | {"files": files_of(data)},
         "prior": sets[0].recipe["prior"],
         "loss": [h.get("loss") for h in history],
@@ -182,7 +184,7 @@ def load_records(folder=RECORDS):
 
 def as_result(record):
     """The :class:`EvalResult` of a record."""
-    accuracies = {k: tuple(v) for k, v in record["accuracies"].items()}
+    accuracies = {k: tuple(math.nan if x is None else x for x in v) for k, v in record["accuracies"].items()}
     return EvalResult(accuracies, record["split"], record["config"]["network"]["name"])
 
 
@@ -255,7 +257,7 @@ def run_grid(name="digits", *, only="", records=RECORDS, runs=RUNS, device="cpu"
 
     todo = [c for c in missing(name, records) if not only or c.name == only]
     if only and not todo and only not in [c.name for c in grid(name)]:
-        raise ValueError(f"grid {name!r} has no cell {only!r}; it has {', '.join(c.name for c in grid(name))}")
+        raise InputError(f"grid {name!r} has no cell {only!r}; it has {', '.join(c.name for c in grid(name))}")
     data = None
     for done, cell in enumerate(todo):
         with stoppable() as stop:

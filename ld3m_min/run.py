@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from .distillers import DISTILLERS
+from .errors import InputError, NotFinite
 from .experts import train_experts
 from .planner import Descent, out_of_memory
 from .prior import LatentDiffusionPrior
@@ -56,7 +57,7 @@ def distil(config, *, data, prior=None, out=None, resume=True, callback=None, ex
             vanished; earlier checkpoints are whole. Interrupted: SIGTERM, Ctrl-C or a deadline, after saving.
     """
     if data.size != config.size:
-        raise ValueError(f"the data has {data.size} px, the configuration says size={config.size}; load it at that size")
+        raise InputError(f"the data has {data.size} px, the configuration says size={config.size}; load it at that size")
     config = replace(config, dataset=data.name)  # what the set and its checkpoints are of
     if out is None:
         with tempfile.TemporaryDirectory(prefix="ld3m-") as scratch:
@@ -67,6 +68,7 @@ def distil(config, *, data, prior=None, out=None, resume=True, callback=None, ex
 
 
 def _distil(config, data, prior, out, work, resume, callback, experts, device, progress, lock):
+    _ = data.train.digest  # made once for the caller's data, not for each copy on a device
     data = data.with_normalisation(config.normalisation).to(device)
     if config.space != "pixel":
         prior = (prior or LatentDiffusionPrior.from_pretrained(config.prior)).to(device=device)
@@ -79,12 +81,15 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
     initial, labels = initial.to(device), labels.to(device)
     space = build_space(config, initial, labels, prior)
     memory = None
-    if config.space != "pixel" and config.iterations > 0:
+    if config.space != "pixel" and (config.iterations > 0 or config.plan.auto):
         memory = Descent(prior, config, device=device, classes=len(data.classes))
         space.plan = memory.plan
     options = {}
     if config.algorithm == "MTT" and config.iterations > 0:
         options["experts"] = experts or train_experts(config, data, work / "experts", device=device, progress=progress)
+    known = identity(config, data, prior)
+    if out and resume and config.iterations == 0:
+        _check_length(load_checkpoint(out / "checkpoints", config=known), config, out)
     start, history, learned, sgd, distiller = 0, [], {}, None, None
     before, began = 0.0, time.monotonic()
     if config.iterations > 0:
@@ -98,7 +103,8 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
         found = None
         if out and resume:
             momenta = {f"momentum.{k}": p for k, p in learned.items()}
-            found = load_checkpoint(out / "checkpoints", config=identity(config), like=learned, optional=momenta)
+            found = load_checkpoint(out / "checkpoints", config=known, like=learned, optional=momenta)
+            _check_length(found, config, out)
         if found:
             start, history, before = found.step, _history(found), float(found.notes.get("seconds", 0.0))
             _restore(learned, sgd, found.tensors)
@@ -109,11 +115,11 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
             momenta = {f"momentum.{k}": sgd.state[p]["momentum_buffer"] for k, p in learned.items() if sgd.state.get(p)}
             tensors = learned | momenta
             notes = {"history": history, "seconds": before + time.monotonic() - began}
-            save_checkpoint(out / "checkpoints", step, tensors, config=identity(config), notes=notes)
+            save_checkpoint(out / "checkpoints", step, tensors, config=known, notes=notes)
 
     def give_up_after(misses, why):
         kept = f"the last good state is in {out}" if out else "give `out` to keep the last good state"
-        raise FloatingPointError(
+        raise NotFinite(
             f"not finite in {misses} iterations in a row, the last one {history[-1]['iteration']} ({why}); {kept}. "
             f"Start anew, in another folder, with a lower lr than {config.lr:g} or a lower guidance scale"
         )
@@ -166,7 +172,7 @@ def _misses(history):
 def _history(found):
     history = found.notes.get("history")
     if not isinstance(history, list) or len(history) != found.step or not all(isinstance(h, dict) for h in history):
-        raise ValueError(f"checkpoint {found.step} has no history of {found.step} iterations; it is not of a distillation")
+        raise InputError(f"checkpoint {found.step} has no history of {found.step} iterations; it is not of a distillation")
     return history
 
 
@@ -209,9 +215,25 @@ def _within_memory(memory, space, function, *args):
     return _within_memory(memory, space, function, *args)
 
 
-def identity(config):
-    """What makes two runs the same: the configuration, of the plan only what touches the numbers."""
-    return asdict(config) | {"plan": config.plan.engine}
+def identity(config, data, prior=None):
+    """What two runs must share for one to go on from the other's checkpoint.
+
+    The configuration without what touches no number (how often is saved, patience, memory plans) or only says how far to go
+    (iterations), and the content of the training split and of the prior in place of their names.
+    """
+    values = {k: v for k, v in asdict(config).items()
+              if k not in ("dataset", "prior", "iterations", "checkpoint_every", "patience")}
+    content = {"data": data.train.digest, "mean": list(data.mean), "std": list(data.std)}
+    if config.space != "pixel":
+        content["prior"] = prior.digest
+    return values | {"plan": config.plan.engine, "content": content}
+
+
+def _check_length(found, config, out):
+    """A longer run in the same folder is never cut short: its set would be lost."""
+    if found and found.step > config.iterations:
+        raise InputError(f"{out} holds a run of {found.step} iterations, more than the {config.iterations} asked for; ask for as "
+                         "many or more, or use another folder")
 
 
 def _gradients(config, space, distiller, learned, labels, it):
@@ -257,8 +279,8 @@ def _finish(config, data, prior, space, labels, history, seconds):
         "config": asdict(config),
         "normalisation": {"kind": config.normalisation, "mean": list(data.mean), "std": list(data.std)},
         "data": {"name": data.name, "source": data.source, "size": data.size,
-                 "splits": {s: len(data.split(s)) for s in ("train", "validation", "test")}},
-        "prior": used and {"source": used.source or "saved with the set"},
+                 "splits": {s: len(data.split(s)) for s in ("train", "validation", "test")}, "digest": data.train.digest},
+        "prior": used and {"source": used.source or "saved with the set", "digest": used.digest},
         "plan": used and asdict(space.plan),
         "seconds": round(seconds, 2),
     }

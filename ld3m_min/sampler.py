@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from .errors import InputError
+from .values import checked
+
 INTO = ("mean", "x0", "none")
 SOURCE = ("noised", "clean", "quantized")
 DECAYS = {  # s = 1 at the first step, falling to the last; each maps s to the weight of the initial state
@@ -43,9 +46,7 @@ class Residual:
     decay: str = "linear"
 
     def __post_init__(self):
-        for name, choices in (("into", INTO), ("source", SOURCE), ("decay", tuple(DECAYS))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"residual {name}={getattr(self, name)!r} is unknown; choose {', '.join(choices)}")
+        checked(self, into=INTO, source=SOURCE, decay=tuple(DECAYS))
 
     def weight(self, k, n):
         """Weight of the source at step k = n-1 (first) ... 0 (last) of n steps.
@@ -81,12 +82,7 @@ class SamplerConfig:
     residual: Residual = field(default_factory=Residual)
 
     def __post_init__(self):
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"steps (T) must be a whole number of at least 1, not {self.steps!r}")
-        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
-            raise ValueError(f"guidance_scale must be a finite number >= 0, not {self.guidance_scale!r}")
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must lie between 0 (DDIM) and 1 (ancestral), not {self.eta!r}")
+        checked(self, steps=">= 1", guidance_scale=">= 0", eta="in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ def timesteps(steps, train_steps=1000):
         ValueError: T is not between 1 and the number of training steps.
     """
     if not 1 <= steps <= train_steps:
-        raise ValueError(f"T = {steps} steps are out of range: the prior was trained with {train_steps}; use 1 to {train_steps}")
+        raise InputError(f"T = {steps} steps are out of range: the prior was trained with {train_steps}; use 1 to {train_steps}")
     grid = range(0, train_steps, train_steps // steps)
     shift = 1 if grid[-1] + 1 < train_steps else 0
     return [t + shift for t in grid]
@@ -201,16 +197,16 @@ def ancestral_noise(noise, n):
 def check_codes(prior, Z, c, noise, config):
     """Refuse codes and settings that do not fit the prior; ValueError says which, and what would fit."""
     if Z.dim() != 4 or Z.shape[1] != prior.latent_channels:
-        raise ValueError(f"Z is {tuple(Z.shape)}, but the prior's latents are (B, {prior.latent_channels}, h, w)")
+        raise InputError(f"Z is {tuple(Z.shape)}, but the prior's latents are (B, {prior.latent_channels}, h, w)")
     if noise.shape != Z.shape:
-        raise ValueError(f"noise is {tuple(noise.shape)} and Z {tuple(Z.shape)}; each image needs its own forward noise")
+        raise InputError(f"noise is {tuple(noise.shape)} and Z {tuple(Z.shape)}; each image needs its own forward noise")
     if not prior.conditional:
         if config.guidance_scale != 1:
-            raise ValueError("guidance needs a null class, which this unconditional prior lacks; set guidance_scale=1")
+            raise InputError("guidance needs a null class, which this unconditional prior lacks; set guidance_scale=1")
         if c is not None:
-            raise ValueError("this prior is unconditional and takes no c; give c=None")
+            raise InputError("this prior is unconditional and takes no c; give c=None")
     elif c is None or c.dim() != 3 or len(c) != len(Z):
         shape = None if c is None else tuple(c.shape)
-        raise ValueError(f"c is {shape}; expected ({len(Z)}, L, D), as prior.class_conditioning gives")
+        raise InputError(f"c is {shape}; expected ({len(Z)}, L, D), as prior.class_conditioning gives")
     elif config.guidance_scale != 1 and (null := prior.null_conditioning(1)).shape[1:] != c.shape[1:]:
-        raise ValueError(f"c is {tuple(c.shape)}, but the prior's conditioning is (B, {null.shape[1]}, {null.shape[2]})")
+        raise InputError(f"c is {tuple(c.shape)}, but the prior's conditioning is (B, {null.shape[1]}, {null.shape[2]})")

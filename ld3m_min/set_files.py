@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from .errors import InputError
 from .hub import SHIPPED
 
 FORMAT, VERSION = "ld3m_min synthetic set", 2
@@ -35,7 +36,7 @@ def check_index(folder, index):
     if not wrong and config["space"] != "pixel" and not (isinstance(prior, dict) and isinstance(prior.get("source"), str)):
         wrong = ["recipe.prior"]
     if wrong:
-        raise ValueError(f"{folder / 'set.json'} lacks {', '.join(wrong)}, or holds something else there; it is no whole set")
+        raise InputError(f"{folder / 'set.json'} lacks {', '.join(wrong)}, or holds something else there; it is no whole set")
 
 
 def check_tensors(folder, tensors, index):
@@ -44,19 +45,19 @@ def check_tensors(folder, tensors, index):
     names = {"images", "labels", *(f"state.{k}" for k in needed)}
     odd = sorted((names - {"state.c"}) - tensors.keys()) or sorted(tensors.keys() - names)
     if odd:
-        raise ValueError(f"{file}: tensor {odd[0]!r} is {'missing' if odd[0] not in tensors else 'not part of such a set'}")
+        raise InputError(f"{file}: tensor {odd[0]!r} is {'missing' if odd[0] not in tensors else 'not part of such a set'}")
     images, labels, classes = tensors["images"], tensors["labels"], index["classes"]
     if images.dim() != 4 or images.shape[1] != 3 or images.dtype != torch.float32 or labels.dtype != torch.int64 \
             or labels.shape != images.shape[:1]:
-        raise ValueError(f"{file}: images are {tuple(images.shape)} {images.dtype}, labels {tuple(labels.shape)} {labels.dtype}; "
+        raise InputError(f"{file}: images are {tuple(images.shape)} {images.dtype}, labels {tuple(labels.shape)} {labels.dtype}; "
                          "expected (B, 3, H, W) float32 and (B,) int64")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
         reach = f"{int(labels.min())} to {int(labels.max())}"
-        raise ValueError(f"{file}: labels reach from {reach}, but there are {len(classes)} classes")
+        raise InputError(f"{file}: labels reach from {reach}, but there are {len(classes)} classes")
     for name, tensor in tensors.items():
         if name.startswith("state.") and (not tensor.is_floating_point() or len(tensor) != len(labels)):
-            raise ValueError(f"{file}: {name} is {tuple(tensor.shape)} {tensor.dtype} for {len(labels)} images")
+            raise InputError(f"{file}: {name} is {tuple(tensor.shape)} {tensor.dtype} for {len(labels)} images")
         if not torch.isfinite(tensor).all():
-            raise ValueError(f"{file}: {name} is not finite everywhere")
+            raise InputError(f"{file}: {name} is not finite everywhere")
     if len(images) and not 0 <= float(images.min()) <= float(images.max()) <= 1:
-        raise ValueError(f"{file}: images reach from {images.min():.3g} to {images.max():.3g}; they must lie in [0, 1]")
+        raise InputError(f"{file}: images reach from {images.min():.3g} to {images.max():.3g}; they must lie in [0, 1]")

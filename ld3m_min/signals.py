@@ -1,18 +1,22 @@
 """Long work that can be asked to stop: by SIGTERM, Ctrl-C or a deadline, at a place where nothing is lost.
 
 A loop asks once a round and saves before it leaves. The command line turns :class:`Interrupted` into its exit code: 143
-after SIGTERM, 130 after Ctrl-C, 75 ("try again") when the time that was given is up.
+after SIGTERM, 129 when the terminal is closed, 130 after Ctrl-C, 75 ("try again") when the time that was given is up or a
+cluster warns that it will be (SIGUSR1, as by Slurm's `--signal=USR1@60`).
 """
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from contextlib import contextmanager
 
 DEADLINE = "the time given is up"
-REASONS = {"SIGTERM": 143, "Ctrl-C": 130, DEADLINE: 75}
-_NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+WARNED = "SIGUSR1"
+REASONS = {"SIGTERM": 143, "Ctrl-C": 130, DEADLINE: 75, WARNED: 75, "SIGHUP": 129}
+_NAMES = {getattr(signal, s): name for s, name in (("SIGTERM", "SIGTERM"), ("SIGINT", "Ctrl-C"), ("SIGUSR1", WARNED),
+                                                   ("SIGHUP", "SIGHUP")) if hasattr(signal, s)}  # Windows lacks two
 _deadline = None
 
 
@@ -46,11 +50,37 @@ def stop_after(seconds):
     _deadline = None if seconds is None else time.monotonic() + seconds
 
 
+def leave_at_once():
+    """Until :func:`interrupt`, every signal ends the process with its code: for a process that has nothing to save yet."""
+    def leave(number, frame):
+        os.write(2, f"ld3m_min: {_NAMES[number]}: nothing had begun\n".encode())
+        os._exit(REASONS[_NAMES[number]])
+
+    _handle(leave)
+
+
+def interrupt():
+    """Signals raise :class:`Interrupted` wherever the program is, with their own exit codes; :func:`stoppable` loops save."""
+    _handle(_at_once)
+
+
+def _at_once(number, frame):
+    raise Interrupted(_NAMES[number], "left at once; what the last checkpoint holds is saved")
+
+
+def _handle(handler):
+    if threading.current_thread() is threading.main_thread():
+        for number in _NAMES:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and the like have their reasons
+                signal.signal(number, handler)
+
+
 @contextmanager
 def stoppable():
-    """While inside, SIGTERM and Ctrl-C only set the :class:`Stop` it gives; a second one interrupts at once.
+    """While inside, signals only set the :class:`Stop` it gives; a second one interrupts at once.
 
-    Loops may nest: the innermost sees the signal. Outside the main thread signals stay as they are.
+    Loops may nest: the innermost sees the signal. Outside the main thread signals stay as they are, and so do those that the
+    process was told to ignore.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -59,10 +89,11 @@ def stoppable():
 
     def ask(number, frame):
         if stop._signal:
-            raise KeyboardInterrupt
+            _at_once(number, frame)
         stop._signal = _NAMES[number]
 
-    before = {s: signal.signal(s, ask) for s in _NAMES}
+    before = {s: signal.getsignal(s) for s in _NAMES}
+    _handle(ask)
     try:
         yield stop
     finally:

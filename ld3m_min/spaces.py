@@ -15,6 +15,7 @@ import torch
 
 from .backprop import ONE_PASS, Plan, decode_with_plan, generate_with_plan
 from .config import from_dict
+from .errors import InputError
 from .prior import LatentDiffusionPrior
 from .sampler import SamplerConfig, check_codes, timesteps
 from .set_files import FILES, FORMAT, OWN_PRIOR, VERSION, check_index, check_tensors, is_path
@@ -102,7 +103,7 @@ def draw_initial_images(data, ipc, seed):
     for label, name in enumerate(data.classes):
         x = data.train.sample_class(label, ipc, seeded(seed, "initial images", label))
         if len(x) < ipc:
-            raise ValueError(f"class {name!r} has {len(x)} training images, fewer than ipc = {ipc}; lower ipc or add images")
+            raise InputError(f"class {name!r} has {len(x)} training images, fewer than ipc = {ipc}; lower ipc or add images")
         images.append(x)
         labels += [label] * ipc
     return torch.cat(images), torch.tensor(labels)
@@ -117,16 +118,16 @@ def build_space(config, images, labels, prior=None):
     if config.space == "pixel":
         return PixelSpace({"pixels": images})
     if prior is None:
-        raise ValueError(f"space {config.space!r} needs a prior")
+        raise InputError(f"space {config.space!r} needs a prior")
     dtype = next(prior.autoencoder.parameters()).dtype
     if dtype != images.dtype:
-        raise ValueError(f"the prior is {dtype}, the images are {images.dtype}; load it with dtype={images.dtype}")
+        raise InputError(f"the prior is {dtype}, the images are {images.dtype}; load it with dtype={images.dtype}")
     with torch.no_grad():
         Z = torch.cat([prior.encode(x) for x in images.split(64)])  # section 3.2: the encoder, no inversion
     if config.space == "autoencoder":
         return AutoencoderSpace(prior, Z, plan=config.plan)
     if prior.conditional and labels.max() >= (known := prior.class_embedding.num_embeddings - prior.has_null):
-        raise ValueError(f"the data has {int(labels.max()) + 1} classes, the prior only {known}")
+        raise InputError(f"the data has {int(labels.max()) + 1} classes, the prior only {known}")
     c = prior.class_conditioning(labels).clone() if prior.conditional else None
     noise = forward_noise(Z.shape, config.seed).to(Z)
     timesteps(config.sampler.steps, prior.train_steps)
@@ -196,7 +197,7 @@ class SyntheticSet:
         if source == OWN_PRIOR:
             return standing(self.home) / "prior"
         if is_path(source):  # what a file says never leads out of its folder
-            raise ValueError(f"the set in {self.home} was made with a prior from the path {source!r}; load it yourself, if you "
+            raise InputError(f"the set in {self.home} was made with a prior from the path {source!r}; load it yourself, if you "
                              "trust it, and give it: regenerate(LatentDiffusionPrior.from_pretrained(path))")
         return source
 
@@ -211,7 +212,7 @@ class SyntheticSet:
         folder = Path(folder)
         inside = [p.name for p in folder.iterdir()] if folder.is_dir() else []
         if others := sorted(name for name in inside if name not in FILES and name[0] != "."):
-            raise ValueError(f"{folder} holds other files ({', '.join(others[:5])}), and a set replaces its folder as a whole; "
+            raise InputError(f"{folder} holds other files ({', '.join(others[:5])}), and a set replaces its folder as a whole; "
                              "give it a folder of its own")
         with replace_folder(folder) as new:
             self._write(new)
@@ -251,16 +252,16 @@ class SyntheticSet:
         index = read_json(place / "set.json")
         version = index.get("version") if isinstance(index, dict) else None
         if version not in (1, VERSION) or index.get("format") != FORMAT:
-            raise ValueError(f"{folder / 'set.json'} does not describe a synthetic set of version {VERSION}")
+            raise InputError(f"{folder / 'set.json'} does not describe a synthetic set of version {VERSION}")
         if version > 1 and index.get("checksum") != signature(index):  # version 1 had none
-            raise ValueError(f"{folder / 'set.json'} does not match its own checksum; the file is damaged")
+            raise InputError(f"{folder / 'set.json'} does not match its own checksum; the file is damaged")
         check_index(folder, index)
         try:
             data = (place / "set.safetensors").read_bytes()
         except FileNotFoundError:
             raise FileNotFoundError(f"{folder} lacks set.safetensors; the set is incomplete") from None
         if hashlib.sha256(data).hexdigest() != index["sha256"]:
-            raise ValueError(f"{folder / 'set.safetensors'} does not match the checksum in set.json; the file is damaged")
+            raise InputError(f"{folder / 'set.safetensors'} does not match the checksum in set.json; the file is damaged")
         tensors = from_bytes(data, folder / "set.safetensors")
         check_tensors(folder, tensors, index)
         images, labels = tensors.pop("images"), tensors.pop("labels")

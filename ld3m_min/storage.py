@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
+from .errors import InputError
 from .files import flush, signature, signed, sweep, why
 from .files import locked as locked
 from .files import read_json as read_json
@@ -104,6 +105,7 @@ def load_checkpoint(folder, *, config, like=None, optional=None):
     One that doesn't is passed over with a warning that names the file and what is wrong with it.
 
     Args:
+        config: as saved; None takes a checkpoint of any run, to look at it.
         like: name -> tensor: what it must hold, in names, shapes and dtypes, and every value finite; None checks nothing.
         optional: as `like`, for what may be missing.
 
@@ -118,9 +120,12 @@ def load_checkpoint(folder, *, config, like=None, optional=None):
         except (OSError, ValueError) as error:
             problems.append(str(error))
             continue
-        difference = config_difference(manifest["config"], json.loads(json.dumps(config)))
+        difference = [] if config is None else config_difference(manifest["config"], json.loads(json.dumps(config)))
+        if difference and "content" in config and "content" not in manifest["config"]:
+            raise InputError(f"{folder} is of a version that didn't note which images and weights a run is of; finish it "
+                             "with that version, or start anew in another folder")
         if difference:
-            raise ValueError(
+            raise InputError(
                 f"{folder} holds a run of another configuration; use another folder, or the same values:\n  "
                 + "\n  ".join(difference)
             )
@@ -134,20 +139,20 @@ def load_checkpoint(folder, *, config, like=None, optional=None):
         return Checkpoint(manifest["step"], tensors, manifest["notes"])
     if problems:
         listed = "\n  ".join(problems)
-        raise ValueError(f"no checkpoint in {folder} is whole; remove the folder to start anew:\n  {listed}")
+        raise InputError(f"no checkpoint in {folder} is whole; remove the folder to start anew:\n  {listed}")
     return None
 
 
 def _read_manifest(place):
     manifest, name = read_json(place / "manifest.json"), f"{place.name}/manifest.json"
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise ValueError(f"{name} has a schema other than {SCHEMA}")
+        raise InputError(f"{name} has a schema other than {SCHEMA}")
     if manifest.get("checksum") != signature(manifest):
-        raise ValueError(f"{name} does not match its checksum")
+        raise InputError(f"{name} does not match its checksum")
     kinds = {"step": int, "config": dict, "notes": dict, "sha256": dict}
     wrong = [k for k, kind in kinds.items() if not isinstance(manifest.get(k), kind)]
     if wrong or manifest["step"] != int(place.name.removeprefix("step-")):
-        raise ValueError(f"{name} does not describe this checkpoint ({', '.join(wrong) or 'step'})")
+        raise InputError(f"{name} does not describe this checkpoint ({', '.join(wrong) or 'step'})")
     return manifest
 
 
@@ -156,9 +161,9 @@ def _read_state(place, manifest):
     try:
         data = (place / "state.safetensors").read_bytes()
     except OSError as error:
-        raise ValueError(f"{name} cannot be read: {why(error)}") from None
+        raise InputError(f"{name} cannot be read: {why(error)}") from None
     if hashlib.sha256(data).hexdigest() != manifest["sha256"].get("state.safetensors"):
-        raise ValueError(f"{name} does not match its checksum")
+        raise InputError(f"{name} does not match its checksum")
     return from_bytes(data, name)
 
 
@@ -171,7 +176,7 @@ def from_bytes(data, name):
     try:
         return {k: v.clone() for k, v in sorted(load(data).items())}  # aligned, unlike the bytes: kernels round alike
     except Exception as error:  # SafetensorError, and what a hostile header makes of numbers, names and memory
-        raise ValueError(f"{name} is no safetensors file, or damaged: {error}") from None
+        raise InputError(f"{name} is no safetensors file, or damaged: {error}") from None
 
 
 def _misfits(tensors, like, optional):

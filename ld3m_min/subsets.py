@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .errors import InputError
+
 CLASSES: dict[int, tuple[str, str]] = {
     0: ("n01440764", "tench"),
     9: ("n01518878", "ostrich"),
@@ -177,5 +179,5 @@ def subset(name):
     """
     found = SUBSETS.get(str(name).lower())
     if found is None:
-        raise ValueError(f"unknown ImageNet subset {name!r}; choose {', '.join(SUBSETS)}")
+        raise InputError(f"unknown ImageNet subset {name!r}; choose {', '.join(SUBSETS)}")
     return found

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from .errors import NotFinite
 from .image_losses import LOSSES
 from .prior_card import finish_prior, write_card, write_image_card  # noqa: F401
 from .prior_config import PRIOR_PRESETS, PriorConfig, build_prior, prior_preset  # noqa: F401
@@ -185,7 +186,7 @@ def _fit(modules, loss_of, folder, *, steps, lr, config, device, dtype, progress
             due = (step + 1) % config.checkpoint_every == 0 or step + 1 == steps
             due = due or time.monotonic() - saved > config.checkpoint_seconds or stop.reason is not None
             if (due or step % look == 0) and not torch.isfinite(loss):
-                raise FloatingPointError(f"loss of the {name} is {loss.item()} at step {step}; lower its learning rate")
+                raise NotFinite(f"loss of the {name} is {loss.item()} at step {step}; lower its learning rate")
             adam.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)

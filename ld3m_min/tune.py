@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from .config import ALGORITHMS, SPACES, eval_preset, preset
+from .errors import InputError
 from .evaluate import evaluate
 from .experts import experts_name, train_experts
 from .prior import LatentDiffusionPrior
@@ -64,7 +65,7 @@ def search(name, data, *, records=RECORDS, runs=RUNS, rates=None, repeats=1, ite
     """
     rates = rates_of(name) if rates is None else rates
     if only and only not in (known := [f"{a}-{s}" for a, s in rates]):
-        raise ValueError(f"nothing to search called {only!r}; choose {', '.join(known)}")
+        raise InputError(f"nothing to search called {only!r}; choose {', '.join(known)}")
     file = Path(records) / f"tune-{data.name}-{name}.json"
     tried = read_json(file)["tries"] if file.exists() else []
     done = {(t["algorithm"], t["space"], t["lr"]) for t in tried}

@@ -65,7 +65,7 @@ class Warm:
 
 def evaluate_command(folder, out, *architectures):
     """The command line of an evaluation, resumable where this version of the package can resume one."""
-    from ld3m_min.__main__ import evaluate
+    from ld3m_min.commands import evaluate
 
     extra = ["--out", out] if "out" in inspect.signature(evaluate).parameters else []
     return ["evaluate", folder, "--preset", "smoke", "--architectures", *architectures, *extra]

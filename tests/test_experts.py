@@ -160,7 +160,7 @@ def test_files_of_earlier_versions_are_read(buffer):
 ])
 def test_what_is_not_an_expert_is_refused(buffer, tensors, message):
     save_file(tensors, buffer.file(0))
-    with pytest.raises(ValueError, match=message + ".*|remove it"):
+    with pytest.raises(ValueError, match=message):
         buffer.read(0, (0,))
 
 

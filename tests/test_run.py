@@ -44,13 +44,13 @@ def test_stopped_and_resumed_is_never_stopped(digits, tiny_prior, experts, tmp_p
 
     with pytest.raises(Stop):
         distilled(config, digits, tiny_prior, experts, out=tmp_path / "parts", callback=stop)
-    assert load_checkpoint(tmp_path / "parts" / "checkpoints", config=run.identity(config)).step == 1
+    assert load_checkpoint(tmp_path / "parts" / "checkpoints", config=None).step == 1
     again = distilled(config, digits, tiny_prior, experts, out=tmp_path / "parts")
     assert torch.equal(whole.images(), again.images()) and whole.history == again.history
     assert whole.state.keys() == again.state.keys() and all(torch.equal(v, again.state[k]) for k, v in whole.state.items())
     assert len(whole.history) == 3 and whole.images().shape == (10 * ipc, 3, 32, 32)
     assert whole.images().min() >= 0 and whole.images().max() <= 1
-    ends = [load_checkpoint(tmp_path / p / "checkpoints", config=run.identity(config)) for p in ("whole", "parts")]
+    ends = [load_checkpoint(tmp_path / p / "checkpoints", config=None) for p in ("whole", "parts")]
     assert all(torch.equal(v, ends[1].tensors[k]) for k, v in ends[0].tensors.items())  # momenta and MTT's rate too
     start = draw_initial_images(digits, ipc, config.seed)[0]
     if space == "pixel":
@@ -117,7 +117,7 @@ def test_nan_is_caught_before_the_optimiser(digits, tiny_prior, experts, tmp_pat
     monkeypatch.setattr(run.DISTILLERS["DM"], "step", poisoned({1, 2}))
     with pytest.raises(FloatingPointError, match=r"2 iterations in a row, the last one 2 .*a lower lr than 0.01"):
         distilled(config, digits, tiny_prior, experts, out=tmp_path)
-    kept = load_checkpoint(tmp_path / "checkpoints", config=run.identity(config))
+    kept = load_checkpoint(tmp_path / "checkpoints", config=None)
     assert kept.step == 3 and torch.isfinite(kept.tensors["space.pixels"]).all()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from ..errors import InputError
 from .base import Distiller
 
 
@@ -22,7 +23,7 @@ def gradient_matching_distance(grads_syn, grads_real, metric="ours"):
         ValueError: unknown metric, or lists that don't match.
     """
     if len(grads_syn) != len(grads_real) or any(a.shape != b.shape for a, b in zip(grads_syn, grads_real, strict=False)):
-        raise ValueError("the two lists of gradients differ in length or shapes; both must come from the same network")
+        raise InputError("the two lists of gradients differ in length or shapes; both must come from the same network")
     if metric == "ours":
         rows = [(a.flatten(1), b.flatten(1)) for a, b in zip(grads_syn, grads_real, strict=True) if a.dim() in (2, 4)]
         return sum((1 - _cosine(a, b)).sum() for a, b in rows)
@@ -31,7 +32,7 @@ def gradient_matching_distance(grads_syn, grads_real, metric="ours"):
         return (a - b).square().sum()
     if metric == "cos":
         return 1 - _cosine(a, b)
-    raise ValueError(f"metric={metric!r} is unknown; choose ours, mse, cos")
+    raise InputError(f"metric={metric!r} is unknown; choose ours, mse, cos")
 
 
 def _cosine(a, b):

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from ..errors import InputError
 from ..networks import Dropout, functional
 from ..storage import seeded
 from .base import Distiller
@@ -126,7 +127,7 @@ def _batches(given, n, steps, batch_size, generator, device):
     if given is None:
         return [b.to(device) for b in inner_batches(n, steps, batch_size, generator)]
     if len(given) != steps or batch_size is not None:
-        raise ValueError(f"{len(given)} batches for {steps} steps; give one for each step, and no batch_size")
+        raise InputError(f"{len(given)} batches for {steps} steps; give one for each step, and no batch_size")
     return [torch.as_tensor(b, device=device) for b in given]
 
 
@@ -159,7 +160,7 @@ class MTT(Distiller):
     def __init__(self, config, data, device="cpu", experts=None):
         super().__init__(config, data, device)
         if experts is None:
-            raise ValueError("MTT needs expert trajectories; train them with experts.train_experts")
+            raise InputError("MTT needs expert trajectories; train them with experts.train_experts")
         experts.check(config, data)
         self.experts = experts
         self.parameters = {"lr": torch.tensor(config.mtt.lr, device=device, requires_grad=True)}
