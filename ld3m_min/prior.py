@@ -109,13 +109,21 @@ class LatentDiffusionPrior:
 
     @property
     def digest(self):
-        """What this prior is, whatever it is called: a digest of its weights, scale, schedule, classes and their order."""
-        tensors = {f"{i}.{k}": v for i, m in enumerate(self.modules) for k, v in sorted(m.state_dict(keep_vars=True).items())}
+        """What this prior is, whatever it is called: a digest of its networks and schedule, its classes and their order."""
+        rows = [] if self.class_embedding is None else [self.class_embedding.weight]
+        return digest(*rows, [self.networks_digest, list(self.classes), self.has_null])
+
+    @property
+    def networks_digest(self):
+        """What turns codes (Z, c, noise) into images: weights, scale, schedule, null class. Choosing classes leaves it."""
+        parts = [m for m in (self.autoencoder, self.denoiser) if m is not None]
+        tensors = {f"{i}.{k}": v for i, m in enumerate(parts) for k, v in sorted(m.state_dict(keep_vars=True).items())}
         now = versions(tensors.values())
         if self._digest is None or now is None or self._digest[0] != now:
-            schedule = [] if self.denoiser is None else [self.alpha_bar]
-            about = [self.scale, list(self.classes), self.has_null, getattr(self, "prediction_type", None), sorted(tensors)]
-            self._digest = (now, digest(*tensors.values(), *schedule, about))
+            extra = [] if self.denoiser is None else [self.alpha_bar]
+            extra += [self.class_embedding.weight[-1]] if self.has_null else []
+            about = [self.scale, getattr(self, "prediction_type", None), sorted(tensors)]
+            self._digest = now, digest(*tensors.values(), *extra, about)
         return self._digest[1]
 
     @property

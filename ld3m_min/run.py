@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import tempfile
 import time
 import warnings
@@ -13,9 +14,11 @@ import torch
 from .distillers import DISTILLERS
 from .errors import InputError, NotFinite
 from .experts import train_experts
+from .matching import match_classes
 from .planner import Descent, out_of_memory
 from .prior import LatentDiffusionPrior
 from .progress import bar
+from .set_files import OWN_PRIOR
 from .signals import DEADLINE, stoppable
 from .spaces import SyntheticSet, build_space, draw_initial_images, forward_noise
 from .storage import load_checkpoint, locked, save_checkpoint
@@ -68,15 +71,17 @@ def distil(config, *, data, prior=None, out=None, resume=True, callback=None, ex
 
 
 def _distil(config, data, prior, out, work, resume, callback, experts, device, progress, lock):
+    matching = None
     _ = data.train.digest  # made once for the caller's data, not for each copy on a device
     data = data.with_normalisation(config.normalisation).to(device)
     if config.space != "pixel":
         prior = (prior or LatentDiffusionPrior.from_pretrained(config.prior)).to(device=device)
-        if data.ids and prior.conditional and len(prior.class_embedding.weight) > max(data.ids):
-            prior = prior.for_classes(data.ids, data.classes)  # a prior of all of ImageNet: label 0 is not its class 0
-        if config.space == "ld3m" and prior.conditional and prior.classes and set(prior.classes) != set(data.classes):
-            warnings.warn(f"the prior knows other classes ({', '.join(prior.classes[:3])}, ...) than the data "
-                          f"({', '.join(data.classes[:3])}, ...); c starts from what is not theirs", stacklevel=3)
+        if config.space == "ld3m" and prior.conditional:
+            matching = match_classes(prior, data)
+            if matching.rows != tuple(range(len(prior.classes) or prior.class_embedding.num_embeddings - prior.has_null)):
+                prior = prior.for_classes(matching.rows, data.classes)
+                if progress:
+                    print(matching.table(), file=sys.stderr)
     initial, labels = draw_initial_images(data, config.ipc, config.seed)
     initial, labels = initial.to(device), labels.to(device)
     space = build_space(config, initial, labels, prior)
@@ -155,7 +160,7 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
         if held:
             warnings.warn(f"the learned rate of MTT was held at its bound in {held} of {len(history)} iterations; "
                           f"lower mtt.lr_lr = {config.mtt.lr_lr:g}", stacklevel=3)
-        result = _finish(config, data, prior, space, labels, history, before + time.monotonic() - began)
+        result = _finish(config, data, prior, space, labels, history, before + time.monotonic() - began, matching)
         if out:
             lock.check()
             result.save(out / "set")
@@ -271,7 +276,7 @@ def _restore(learned, sgd, tensors):
 
 
 @torch.no_grad()
-def _finish(config, data, prior, space, labels, history, seconds):
+def _finish(config, data, prior, space, labels, history, seconds, matching):
     # as a set read from its files is; channels_last images, which decoders give, crash ResNet18 in oneDNN (torch 2.13, CPU)
     pixels = space.images().cpu().contiguous()
     used = None if config.space == "pixel" else prior
@@ -280,7 +285,8 @@ def _finish(config, data, prior, space, labels, history, seconds):
         "normalisation": {"kind": config.normalisation, "mean": list(data.mean), "std": list(data.std)},
         "data": {"name": data.name, "source": data.source, "size": data.size,
                  "splits": {s: len(data.split(s)) for s in ("train", "validation", "test")}, "digest": data.train.digest},
-        "prior": used and {"source": used.source or "saved with the set", "digest": used.digest},
+        "prior": used and {"source": used.source or OWN_PRIOR, "digest": used.networks_digest,
+                           "classes": matching and matching.record},
         "plan": used and asdict(space.plan),
         "seconds": round(seconds, 2),
     }

@@ -182,7 +182,11 @@ class SyntheticSet:
         config = self.recipe["config"]
         if config["space"] == "pixel":
             return self.state["pixels"]
-        prior = prior or self.prior or LatentDiffusionPrior.from_pretrained(self._prior_source())
+        prior = prior or self.prior or LatentDiffusionPrior.from_pretrained(self._prior_source(), classes=self.classes)
+        made_with = self.recipe["prior"].get("digest")
+        if made_with not in (None, prior.networks_digest):
+            raise InputError(f"the set was made with another prior than this one (digest {made_with[:12]}, not "
+                             f"{prior.networks_digest[:12]}): other weights, or another precision; give the one it was made with")
         codes = {k: v.to(prior.device) for k, v in self.state.items()}
         plan = Plan(**{k: v for k, v in config["plan"].items() if k in ("precision", "channels_last")})
         if config["space"] == "autoencoder":
