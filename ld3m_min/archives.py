@@ -6,6 +6,7 @@ not at all.
 """
 from __future__ import annotations
 
+import gzip
 import hashlib
 import lzma
 import shutil
@@ -13,15 +14,18 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .errors import InputError
-from .files import replace_folder
+from .files import replace_folder, shown
+from .images import SUFFIXES as IMAGES
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError,
-           UnicodeDecodeError)
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError,
+           NotImplementedError, UnicodeDecodeError, MemoryError)
+PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", *(b"P%d" % i for i in range(1, 8)))  # first bytes
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,14 @@ class Limits:
 
     Attributes:
         files: members. total: bytes of all. ratio: unpacked bytes per packed one, of all (images hardly shrink), looked at
-            from `ratio_from` bytes on. depth: folders in each other.
+            from `ratio_from` bytes on. member: bytes of one file. depth: folders in each other.
     """
 
     files: int = 2_000_000
     total: int = 256 * 2**30
     ratio: float = 100.0
     ratio_from: int = 64 * 2**20
+    member: int = 2**28
     depth: int = 12
 
 
@@ -72,13 +77,19 @@ def unpack(archive, into, *, limits=Limits()):
         try:
             _write(archive, target, reader, limits)
         except DAMAGED as error:
-            raise InputError(f"{archive.name} is not an archive that can be read, or damaged: {error}") from error
+            raise _damaged(archive, "", error) from error
     inside = [p for p in target.iterdir() if p.name != "__MACOSX"]
     return inside[0] if len(inside) == 1 and inside[0].is_dir() and not _is_class(inside[0]) else target
 
 
 def _is_class(folder):
     return not any(p.is_dir() for p in folder.iterdir())
+
+
+def _damaged(archive, member, error):
+    where = f" at {shown(member)!r}" if member else ""
+    return InputError(f"{archive.name} is not an archive that can be read, or damaged{where}: {error or type(error).__name__}; "
+                      "copy or download it again. Nothing of it was unpacked")
 
 
 def _write(archive, target, reader, limits):
@@ -91,6 +102,9 @@ def _write(archive, target, reader, limits):
             if count > limits.files or total > limits.total or total > max(limits.ratio * packed, limits.ratio_from):
                 raise InputError(f"{archive.name} would unpack to {count:,} files and {total:,} bytes or more, from {packed:,}; "
                                  "it is a mistake or a bomb. Unpack it yourself, if you trust it, and give the folder")
+            if size > limits.member:
+                raise InputError(f"{archive.name} holds {shown(name)!r} of {size:,} bytes, more than any picture has; nothing "
+                                 "of it was unpacked")
             if total > room:
                 raise OSError(f"{archive.name} unpacks to more than the {room:,} bytes that are free in {target.parent.parent}; "
                               "free some space, or name another folder in LD3M_CACHE")
@@ -100,7 +114,10 @@ def _write(archive, target, reader, limits):
                 place.mkdir(parents=True, exist_ok=True)
             else:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                copy(new, place)
+                try:
+                    copy(new, place)
+                except DAMAGED as error:
+                    raise _damaged(archive, name, error) from error
 
 
 def _path(archive, name, odd, limits):
@@ -136,6 +153,26 @@ def _no_collision(archive, path, is_folder, seen):
         seen["file", path] = True
 
 
+@contextmanager
+def _damage():
+    """bz2 says of damaged bytes with an OSError that has no number; one of the disk has."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and not isinstance(error, gzip.BadGzipFile):
+            raise tarfile.ReadError(str(error)) from error
+        raise
+
+
+def _copy(source, file, place):
+    """Copy a member; a large one that begins like no picture, though it is called one, is left before the rest is written."""
+    first = source.read(2**20)
+    if len(first) == 2**20 and place.suffix.lower() in IMAGES and not first.startswith(PICTURES):
+        raise InputError(f"{shown(place.name)} in the archive is called a picture and is none; nothing of it was unpacked")
+    file.write(first)
+    shutil.copyfileobj(source, file, 2**20)
+
+
 class _zip_members:
     """Members of a zip: (name, size, is a folder, what is odd about it, copy to a place)."""
 
@@ -157,7 +194,7 @@ class _zip_members:
     def _copy(self, info):
         def copy(root, place):
             with self._zip.open(info) as source, place.open("wb") as file:  # reads no more than it declared, and its checksum
-                shutil.copyfileobj(source, file, 2**20)
+                _copy(source, file, place)
         return copy
 
 
@@ -174,13 +211,31 @@ class _tar_members:
         self._tar.close()
 
     def _members(self):
-        for info in self._tar:  # one header after the other: what follows a bomb is never read
+        for info in self._headers():
             odd = "" if info.isreg() or info.isdir() else "a link or device"
             yield info.name, info.size if info.isreg() else 0, info.isdir(), odd, self._copy(info)
+        self._check_end()
+
+    def _headers(self):
+        """One header after the other: what follows a bomb is never read."""
+        with _damage():
+            yield from self._tar
+
+    def _check_end(self):
+        """A tar ends in blocks of zeros; without them it was cut. What follows is read for the checksum of its compression."""
+        stream = self._tar.fileobj
+        with _damage():
+            stream.seek(self._tar.offset)
+            if len(stream.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("it ends early, so files may be missing")
+            for _ in range(2**10):  # of a mebibyte: nobody pads an archive with more
+                if not stream.read(2**20):
+                    return
+        raise tarfile.ReadError("more than a gigabyte follows its end")
 
     def _copy(self, info):
         def copy(root, place):
             tarfile.data_filter(info, str(root))
-            with self._tar.extractfile(info) as source, place.open("wb") as file:
-                shutil.copyfileobj(source, file, 2**20)
+            with _damage(), self._tar.extractfile(info) as source, place.open("wb") as file:
+                _copy(source, file, place)
         return copy

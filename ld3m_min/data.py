@@ -6,6 +6,7 @@ chosen (a learning rate, a checkpoint) is chosen on the validation split, which 
 """
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from .digests import digest, versions
 from .errors import InputError, InputTypeError
 from .subsets import SUBSETS
+from .values import converted, within
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 REFERENCE_SYNTHETIC_MEAN = (0.4377, 0.4438, 0.4728)  # what the public code takes from generated images: SVHN's mean
@@ -40,8 +42,28 @@ class ImageDataset:
     split: str
 
     def __post_init__(self):
+        where = f"split {self.split!r}"
+        if not isinstance(self.images, torch.Tensor) or not isinstance(self.labels, torch.Tensor):
+            raise InputTypeError(f"{where}: images and labels must be tensors; torch.from_numpy(array) makes one of an array")
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
             raise InputTypeError(f"images must be uint8 (N, 3, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
+        if self.images.shape[1] != 3 or self.images.shape[2] != self.images.shape[3]:
+            raise InputError(f"{where}: images are {tuple(self.images.shape)}, but must be (N, 3, H, H); grey ones take "
+                             "images.repeat(1, 3, 1, 1), others are cropped to squares first")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise InputError(f"{where}: labels are {tuple(self.labels.shape)} {self.labels.dtype}, but must be "
+                             f"one int64 for each of {len(self.images)} images")
+        if self.labels.device != self.images.device and not self.images.is_meta:  # the planner's images have no values
+            raise InputError(f"{where}: images are on {self.images.device}, labels on {self.labels.device}; "
+                             "bring both to one device")
+        classes = tuple(self.classes)
+        object.__setattr__(self, "classes", classes)
+        if not classes or not all(isinstance(c, str) and c for c in classes) or len(set(classes)) < len(classes):
+            raise InputError(f"{where}: class names must be text, each another, not "
+                             f"{', '.join(map(repr, classes[:5])) or 'none'}")
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(classes):
+            raise InputError(f"{where}: labels reach from {int(self.labels.min())} to {int(self.labels.max())}, but there are "
+                             f"{len(classes)} classes, 0 to {len(classes) - 1}; leave images without a label out")
         empty = [self.classes[c] for c in range(len(self.classes)) if not bool((self.labels == c).any())]
         if empty:
             raise InputError(f"split {self.split!r} has no image of class {', '.join(empty)}; add images or drop the class")
@@ -105,6 +127,9 @@ class DataSplits:
         source: where it came from and how it is split, for records (never a path).
         ids: ImageNet class ids in label order, what a prior trained on ImageNet is conditioned on; empty elsewhere.
         synthetic_mean: None, or what :meth:`normalise` takes from synthetic images instead of `mean`.
+        root: the folder that the images were read from, where no output may lie; None where there is none.
+        files: what its first image file is, such as "WEBP, 128 x 128 px". ImageNet's own pictures are JPEG of many sizes: square
+            files are a copy that was cropped or squashed before, and one smaller than `size` was enlarged.
     """
 
     name: str
@@ -116,6 +141,28 @@ class DataSplits:
     source: str = ""
     ids: tuple[int, ...] = ()
     synthetic_mean: tuple[float, ...] | None = None
+    root: Path | None = None
+    files: str | None = None
+
+    def __post_init__(self):
+        for name in ("validation", "test"):  # labels of the same classes, numbered in the training split's order
+            split = getattr(self, name)
+            if split.classes != self.train.classes:
+                if set(split.classes) != set(self.train.classes):
+                    odd = sorted(set(split.classes) ^ set(self.train.classes))
+                    raise InputError(f"the splits train and {name} have different classes: {', '.join(odd[:5])}")
+                order = torch.tensor([self.train.classes.index(c) for c in split.classes], device=split.labels.device)
+                object.__setattr__(self, name, replace(split, labels=order[split.labels], classes=self.train.classes))
+            if split.images.shape[1:] != self.train.images.shape[1:]:
+                raise InputError(f"images of the splits train and {name} are {tuple(self.train.images.shape[1:])} and "
+                                 f"{tuple(split.images.shape[1:])}; bring them to one size")
+        for name, least in (("mean", -math.inf), ("std", 0.0)):
+            values = tuple(float(v) for v in getattr(self, name))
+            object.__setattr__(self, name, values)
+            if len(values) != 3 or not all(math.isfinite(v) and v > least for v in values):
+                raise InputError(f"{name} must be three finite numbers{' above 0' * (name == 'std')}, not {values}")
+        if self.ids and len(self.ids) != len(self.classes):
+            raise InputError(f"{len(self.ids)} ImageNet ids for {len(self.classes)} classes; give one for each, or none")
 
     @property
     def classes(self):
@@ -222,7 +269,11 @@ def load_data(name_or_path="digits", *, path=None, size=None, split=None, name=N
     from .folders import load_folder, load_subset
 
     given = str(name_or_path)
-    options = {"size": size or 128, "cache": cache, "progress": progress, "workers": workers}
+    if not given.strip():
+        raise InputError("an empty name is no data set; give 'digits', a subset of ImageNet, or the path of a folder")
+    if size is not None:
+        within(converted(int, size, "size"), ">= 1", "size")
+    options = {"size": 128 if size is None else size, "cache": cache, "progress": progress, "workers": workers}
     key = given.lower().removesuffix("-fastai")
     if key in SUBSETS:
         if key != given.lower():
@@ -234,7 +285,7 @@ def load_data(name_or_path="digits", *, path=None, size=None, split=None, name=N
         raise InputError(f"path= and split= belong to the ImageNet subsets ({', '.join(SUBSETS)}), not to {given!r}")
     if given == "digits":
         return load_digits(32 if size is None else size)
-    folder, home = Path(given), os.environ.get("LD3M_DATA")
+    folder, home = Path(given).expanduser(), os.environ.get("LD3M_DATA")
     if not folder.exists() and home:
         folder = Path(home) if Path(home).name == given else Path(home) / given
     if not folder.exists():
@@ -243,3 +294,14 @@ def load_data(name_or_path="digits", *, path=None, size=None, split=None, name=N
             "folder with one subfolder per class"
         )
     return load_folder(folder, name=name, **options)
+
+
+def check_outside(out, data):
+    """Refuse to write among the images that are read: the next reading would find the output there.
+
+    Raises:
+        InputError: `out` is the data's folder or in it.
+    """
+    if out is not None and data.root is not None and Path(out).absolute().resolve().is_relative_to(data.root):
+        raise InputError(f"{out} lies in the data's own folder, where the next reading would take it for images; "
+                         "give a place outside of it")

@@ -7,18 +7,21 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import uuid
+import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import Busy, InputError
 
 _LITTER = re.compile(r"\.tmp-[0-9a-f]{32}(-.*)?")  # what a kill in the midst of a write leaves
+_NOT_SUPPORTED = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of locks and fsync
 _ADVICE = {
     errno.ENOSPC: "free some space", errno.EDQUOT: "free some of the quota", errno.EROFS: "the disk can only be read",
     errno.EACCES: "it may not be written to", errno.EPERM: "it may not be written to", errno.ENOENT: "the folder has vanished",
-    errno.EIO: "the disk is failing",
+    errno.EIO: "the disk is failing", errno.ELOOP: "it is a link; remove it",
 }
 
 
@@ -29,9 +32,18 @@ def flush(path):
     except OSError:
         return
     try:
-        os.fsync(handle)
+        fsync(handle)
     finally:
         os.close(handle)
+
+
+def fsync(handle):
+    """fsync, where the file system has it: some network and user-space ones refuse, and have no other way to be asked."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
 
 
 def why(error):
@@ -51,10 +63,12 @@ def write_bytes(path, data):
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         with open(temporary, "wb") as file:
+            hold(file.fileno())
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            fsync(file.fileno())
         os.replace(temporary, path)
         flush(path.parent)
     except OSError as error:
@@ -64,10 +78,29 @@ def write_bytes(path, data):
 
 
 def sweep(folder):
-    """Remove what a killed writer left half-written in `folder`; for the one process that works there."""
-    for place in Path(folder).glob(".tmp-*"):
-        if _LITTER.fullmatch(place.name):
-            _remove(place)
+    """Remove what killed writers left half-written in `folder`: what has our name for it, and no process holds."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for name in [e.name for e in entries if _LITTER.fullmatch(e.name)]:
+            with suppress(OSError):
+                handle = os.open(Path(folder) / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+                try:
+                    if hold(handle):
+                        _remove(Path(folder) / name)
+                finally:
+                    os.close(handle)
+
+
+def hold(handle):
+    """Lock an open file or folder as long as it stays open, for :func:`sweep` of other processes; False where it is held."""
+    if sys.platform == "win32":
+        return True  # an open file cannot be removed there
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _NOT_SUPPORTED
+    return True
 
 
 def _remove(place):
@@ -79,7 +112,7 @@ def _remove(place):
 
 
 def _old(folder):
-    return folder.with_name(f".old-{folder.name}")
+    return folder.with_name(f".{folder.name}.being-replaced-by-ld3m")
 
 
 def standing(folder):
@@ -92,16 +125,23 @@ def standing(folder):
 def replace_folder(folder):
     """Give a new empty folder; when the block ends well, it takes the place of `folder` as a whole.
 
-    A kill leaves the old one or the new one; between the two renames the old one is `.old-NAME`, which :func:`standing`
-    finds and the next write puts back.
+    A kill leaves the old one or the new one; between the two renames the old one lies beside it under another name, where
+    :func:`standing` finds it and the next write puts it back.
 
     Raises:
         OSError: it cannot be written; the old folder is still there.
     """
     folder = Path(folder).absolute()
-    temporary = folder.with_name(f".tmp-{uuid.uuid4().hex}-{folder.name}")
+    temporary, handle = folder.with_name(f".tmp-{uuid.uuid4().hex}-{folder.name}"), None
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder} is {'a link' if folder.is_symlink() else 'a file'}, no folder of ours, and stays as it is; "
+                         "move it, or give another place")
     try:
+        sweep(folder.parent)
         temporary.mkdir(parents=True)
+        if sys.platform != "win32":
+            handle = os.open(temporary, os.O_RDONLY)
+            hold(handle)
         yield temporary
         for place in sorted(temporary.rglob("*")):
             flush(place)
@@ -121,6 +161,14 @@ def replace_folder(folder):
         raise OSError(f"cannot write {folder.name} in {folder.parent}: {why(error)}; nothing was changed") from error
     finally:
         _remove(temporary)
+        if handle is not None:
+            os.close(handle)
+
+
+def shown(text):
+    """Text from elsewhere, such as a file's name, as it may be shown on a terminal: control characters are escaped."""
+    return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode() for ch in
+                   str(text).encode(errors="backslashreplace").decode())
 
 
 def write_json(path, value):
@@ -136,7 +184,7 @@ def read_json(path):
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -184,7 +232,12 @@ def locked(folder):
     folder = Path(folder).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "w")  # noqa: SIM115
+        # never through a link, never emptied: a file of that name may be somebody's
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(errno.EINVAL, "its .lock is no ordinary file")
+        file = os.fdopen(handle, "r+")
     except OSError as error:
         raise OSError(f"cannot work in {folder}: {why(error)}; make it writable, or use another folder") from error
     with file:
@@ -197,7 +250,10 @@ def locked(folder):
                 import fcntl
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Busy(f"another process works in {folder}; wait for it, or use another folder") from None
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED:
+                raise Busy(f"another process works in {folder}; wait for it, or use another folder") from None
+            warnings.warn(f"the file system of {folder} has no locks; see to it yourself that no other process works there",
+                          stacklevel=4)
         sweep(folder)
         yield Lock(folder, file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -17,7 +18,8 @@ import torch
 from .archives import is_archive, unpack
 from .data import IMAGENET_MEAN, IMAGENET_STD, DataSplits, ImageDataset
 from .errors import InputError
-from .images import cache_folder, decode, list_images
+from .files import shown
+from .images import cache_folder, decode, file_kind, list_images
 from .subsets import subset
 
 HELD_OUT = ("val", "val_folders", "validation", "valid")  # names of the folder beside train/
@@ -47,17 +49,19 @@ def load_folder(path, *, size=128, name=None, test_fraction=0.2, cache=True, pro
     """
     root = _folder(path)
     options = {"size": size, "cache": cache, "progress": progress, "workers": workers}
-    if not (root / "train").is_dir():
+    if not _is_split(root / "train"):
         listing = list_images(root)
-        classes = tuple(c for c, _ in listing)
+        classes = tuple(_spelt(c) for c, _ in listing)
         test, rest = _hold_out(_labelled(listing), lambda n: max(1, round(test_fraction * n)), classes, pieces=3)
         validation, train = _hold_out(rest, _tenth, classes)
-        return _assemble(name or root.name, (train, validation, test), classes, "image folder, a part held out", **options)
-    given = [n for n in HELD_OUT if (root / n).is_dir()]
-    held = given + ["test"] * (root / "test").is_dir()
+        return _assemble(name or root.name, (train, validation, test), classes, "image folder, a part held out", root=root,
+                         **options)
+    given = [n for n in HELD_OUT if _is_split(root / n)]
+    held = given + ["test"] * _is_split(root / "test")
     if len(given) > 1 or not held:
         raise InputError(f"{root.name!r} holds train/ and {', '.join(held) or 'no val/ or test/'}; expected val/, test/ or both")
     listings = {n: list_images(root / n) for n in ("train", *held)}
+    listings = {n: sorted((_spelt(c), files) for c, files in listing) for n, listing in listings.items()}
     classes = tuple(c for c, _ in listings["train"])
     for n in held:
         if odd := sorted(set(classes) ^ {c for c, _ in listings[n]}):
@@ -66,7 +70,7 @@ def load_folder(path, *, size=128, name=None, test_fraction=0.2, cache=True, pro
     if len(parts) == 2:
         validation, train = _hold_out(parts[0], _tenth, classes)
         parts = [train, validation, parts[1]]
-    return _assemble(name or root.name, parts, classes, "image folder, split by its own folders", **options)
+    return _assemble(name or root.name, parts, classes, "image folder, split by its own folders", root=root, **options)
 
 
 def load_subset(name, path=None, *, split="paper", size=128, cache=True, progress=True, workers=None):
@@ -107,7 +111,7 @@ def load_subset(name, path=None, *, split="paper", size=128, cache=True, progres
         raise InputError(f"{root.name!r} is not fastai's partition, whose val/ holds training images too; take split='paper'")
     validation, train = _hold_out(train, _tenth, chosen.classes)
     return _assemble(chosen.name if split == "paper" else f"{chosen.name}-fastai", (train, validation, test), chosen.classes,
-                     f"{chosen.title} of ImageNet, {split} split", size, cache, progress, workers, chosen.ids)
+                     f"{chosen.title} of ImageNet, {split} split", size, cache, progress, workers, chosen.ids, root)
 
 
 def _folder(path):
@@ -119,6 +123,11 @@ def _folder(path):
         raise FileNotFoundError(f"image folder {str(root)!r} {what}; give the folder, or the "
                                 "zip or tar, that holds one subfolder per class")
     return root.resolve()
+
+
+def _is_split(folder):
+    """Whether a folder called train, val or test is a split, holding class folders; one of pictures is a class of that name."""
+    return folder.is_dir() and any(p.is_dir() and not p.name.startswith(".") for p in folder.iterdir())
 
 
 def _subset_root(chosen, path):
@@ -144,6 +153,11 @@ def _check_official(chosen, test):
     if odd := [f"{chosen.wnids[i]}: {n}" for i, n in sorted(counts.items()) if n != OFFICIAL_COUNT]:
         warnings.warn(f"{chosen.name}: not {OFFICIAL_COUNT} official validation images of each class ({', '.join(odd)}); "
                       "numbers of this split do not compare with the paper's", stacklevel=4)
+
+
+def _spelt(name):
+    """A class name in one spelling: accents composed, as Linux and Windows write them and a Mac's file system does not."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _labelled(listing):
@@ -174,7 +188,7 @@ def _hold_out(part, count, classes, pieces=2):
     return held, rest
 
 
-def _assemble(name, parts, classes, source, size, cache, progress, workers, ids=()):
+def _assemble(name, parts, classes, source, size, cache, progress, workers, ids=(), root=None):
     """Decode all parts in one go; the splits are views of one tensor, which may be a file of the cache."""
     cache = cache_folder() if cache is True else (cache or None)
     parts = [sorted(p, key=lambda x: (x[1], x[0].stem, x[0].name)) for p in parts]  # an order that no layout changes
@@ -184,4 +198,20 @@ def _assemble(name, parts, classes, source, size, cache, progress, workers, ids=
         ImageDataset(x, torch.tensor([label for _, label in part]), classes, which)
         for x, part, which in zip(pieces, parts, ("train", "validation", "test"), strict=True)
     ]
-    return DataSplits(name, *splits, mean=IMAGENET_MEAN, std=IMAGENET_STD, source=source, ids=ids)
+    _warn_of_twins(splits[2], splits[:2], parts)
+    return DataSplits(name, *splits, mean=IMAGENET_MEAN, std=IMAGENET_STD, source=source, ids=ids, root=root,
+                      files=file_kind(files[0]))
+
+
+def _warn_of_twins(test, others, parts):
+    """Say aloud that test images are training images too, by their pixels: every accuracy would be too good."""
+    def pixels(image):
+        return hashlib.blake2b(image.numpy(), digest_size=16).digest()
+
+    pairs = (pair for split, part in zip(others, parts, strict=False) for pair in zip(split.images, part, strict=True))
+    known = {pixels(x): f for x, (f, _) in pairs}
+    twins = [(f, known[key]) for x, (f, _) in zip(test.images, parts[2], strict=True) if (key := pixels(x)) in known]
+    if twins:
+        a, b = (shown(f"{x.parent.name}/{x.name}") for x in twins[0])
+        warnings.warn(f"{len(twins)} of {len(test)} test images are among the training images too, e.g. {a} is {b}: accuracies "
+                      "will be too good; remove them from one of the two", stacklevel=4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,14 +18,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from .digests import digest
 from .errors import InputError
+from .files import fsync, hold, shown, sweep
 from .progress import bar
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
-CLUTTER = ("thumbs.db", "desktop.ini")  # what file managers leave in every folder
+CLUTTER = ("thumbs.db", "desktop.ini", ".ds_store")  # what file managers leave in every folder
 MAX_PIXELS = 80_000_000  # an 80-megapixel picture; what is larger is a mistake or a decompression bomb
-DECODING = 1  # part of the cache's key: raise it when `read_image` gives other pixels than before
+DECODING = 2  # part of the cache's key: raise it when `read_image` gives other pixels than before
 
 
 def list_images(root, only=None):
@@ -84,8 +86,8 @@ def _why_not(file):
 
 def _named(items, what):
     more = f"\n  and {len(items) - 10} more" if len(items) > 10 else ""
-    lines = "".join(f"\n  {line}" for line in items[:10]) + more
-    return f"{len(items)} file(s) {what}:{lines}".encode(errors="backslashreplace").decode()
+    lines = "".join(f"\n  {shown(line)}" for line in items[:10]) + more
+    return f"{len(items)} file(s) {what}:{lines}"
 
 
 def read_image(file, size):
@@ -117,6 +119,12 @@ def read_image(file, size):
     return torch.from_numpy(np.array(_centre(image, size))).permute(2, 0, 1)
 
 
+def file_kind(file):
+    """What an image file is, such as "JPEG, 500 x 375 px"."""
+    with Image.open(file, formats=FORMATS) as image:
+        return f"{image.format}, {image.width} x {image.height} px"
+
+
 def _centre(image, side):
     """The central part, at most `side` wide and high."""
     w, h = min(side, image.width), min(side, image.height)
@@ -125,11 +133,18 @@ def _centre(image, side):
 
 
 def to_rgb(image):
-    """Any mode of 8 or 16 bits -> RGB: 16-bit grey is scaled (Pillow would clip it), transparency is laid on white."""
+    """Any mode of 8 or 16 bits -> RGB: 16-bit grey is scaled (Pillow would clip it), transparency is laid on white.
+
+    Grey of 16 bits with no value above 4095 is taken for 12 bits in a file of 16.
+    """
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+        values = np.asarray(image, dtype=np.float64)
+        white = 4095 if 255 < values.max(initial=0) <= 4095 else 65535  # cameras store 12 bits in files of 16
+        image = Image.fromarray((255 / white * values).round().clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
+        if image.getchannel("A").getextrema()[1] == 0:
+            raise InputError("wholly transparent: it shows nothing")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
@@ -149,8 +164,8 @@ def decode(files, size, *, cache=None, name="images", progress=True, workers=Non
 
     Args:
         cache: folder of the memory-mapped copy, or None for memory alone. The copy's name says size and checksum of the
-            file list (path, bytes and time of each file), so changed files are decoded anew. A tensor from the cache
-            may be written to; the file stays as it is.
+            contents of the files, so changed files are decoded anew; its own checksum stands at its end, and one that
+            doesn't fit is made again. A tensor from the cache may be written to; the file stays as it is.
         name: what the progress bar and the file in the cache are called.
 
     Raises:
@@ -158,7 +173,7 @@ def decode(files, size, *, cache=None, name="images", progress=True, workers=Non
         OSError: the cache has no room.
     """
     shape = (len(files), 3, size, size)
-    target = None if cache is None else Path(cache) / f"{name}-{size}px-{_checksum(files, size)}.npy"
+    target = None if cache is None else Path(cache) / f"{_safe(name)}-{size}px-{_checksum(files, size, workers)}.npy"
     if target and (images := _open_cached(target, shape)) is not None:
         return images
     handle = _begin(target) if target else None
@@ -173,7 +188,9 @@ def decode(files, size, *, cache=None, name="images", progress=True, workers=Non
             for image in _decoded(files, size, name, progress, workers):
                 handle.write(image.numpy().tobytes())
             handle.flush()
-            os.fsync(handle.fileno())
+            handle.write(digest(torch.from_numpy(np.load(handle.name, mmap_mode="r"))).encode())
+            handle.flush()
+            fsync(handle.fileno())
         os.replace(handle.name, target)
     except OSError as error:
         need = np.prod(shape) / 2**20
@@ -184,12 +201,21 @@ def decode(files, size, *, cache=None, name="images", progress=True, workers=Non
     return _open_cached(target, shape)
 
 
-def _checksum(files, size):
-    digest = hashlib.sha256(f"{DECODING} {size}".encode())
-    for f in files:
-        s = os.stat(f)
-        digest.update(os.fsencode(os.path.abspath(f)) + f"\0{s.st_size} {s.st_mtime_ns}\0".encode())
-    return digest.hexdigest()[:32]
+def _checksum(files, size, workers):
+    """Of the contents of all files, in order: times and sizes can stay while a picture changes."""
+    def content(file):
+        return hashlib.blake2b(Path(file).read_bytes(), digest_size=16).digest()
+
+    whole = hashlib.blake2b(f"{DECODING} {size}".encode(), digest_size=16)
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        for part in pool.map(content, files):
+            whole.update(part)
+    return whole.hexdigest()
+
+
+def _safe(name):
+    """A data set's name as part of a file's: letters, digits, '-' and '_' stay."""
+    return "".join(ch if ch.isalnum() or ch in "-_" else "_" for ch in name)[:80]
 
 
 def _open_cached(target, shape):
@@ -198,7 +224,11 @@ def _open_cached(target, shape):
     try:
         images = np.load(target, mmap_mode="c")
         if images.shape == shape and images.dtype == np.uint8:
-            return torch.from_numpy(images)
+            with target.open("rb") as file:
+                file.seek(-32, os.SEEK_END)
+                stated = file.read()
+            if digest(torch.from_numpy(images)).encode() == stated:
+                return torch.from_numpy(images)
     except (ValueError, OSError, EOFError):
         pass
     warnings.warn(f"{target.name} in the cache is damaged; decoding the images again", stacklevel=3)
@@ -209,7 +239,10 @@ def _begin(target):
     """A new file beside `target`; None, with a warning, where the cache cannot be written to."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.NamedTemporaryFile(dir=target.parent, prefix=".tmp-", delete=False)
+        sweep(target.parent)
+        handle = open(target.with_name(f".tmp-{uuid.uuid4().hex}-{target.name}"), "wb")  # noqa: SIM115
+        hold(handle.fileno())
+        return handle
     except OSError as error:
         warnings.warn(f"no cache in {target.parent} ({error.strerror or error}): the images are kept in memory", stacklevel=3)
         return None

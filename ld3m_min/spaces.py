@@ -15,10 +15,10 @@ import torch
 
 from .backprop import ONE_PASS, Plan, decode_with_plan, generate_with_plan
 from .config import from_dict
-from .errors import InputError
+from .errors import InputError, InputTypeError
 from .prior import LatentDiffusionPrior
 from .sampler import SamplerConfig, check_codes, timesteps
-from .set_files import FILES, FORMAT, OWN_PRIOR, VERSION, check_index, check_tensors, is_path
+from .set_files import FORMAT, OWN_PRIOR, VERSION, check_index, check_place, check_set, check_tensors, is_path
 from .storage import from_bytes, read_json, replace_folder, seeded, signature, signed, standing, to_bytes, write_bytes, write_json
 
 
@@ -147,7 +147,8 @@ class SyntheticSet:
     """A distilled set: its images, what they were made from, and how to train on it.
 
     Attributes:
-        pixels: (B, 3, H, W) float32 in [0, 1], what `images()` returns. labels: (B,) int64. classes: names.
+        pixels: (B, 3, H, W) in [0, 1], or bytes from 0 to 255, which `images()` divides by 255. labels: (B,) int64.
+        classes: names.
         state: the learned codes and constants, name -> tensor. recipe: JSON-able: configuration, normalisation, prior.
         history: one dict per iteration (loss, gradient norms; "skipped" where it was not finite).
         prior: what decodes the codes, where it has no name, folder or hub id of its own: then it is saved with the set.
@@ -163,9 +164,19 @@ class SyntheticSet:
     prior: object = None
     home: Path | None = None
 
+    def __post_init__(self):
+        """Refuse what could not be trained on or saved, whatever door it comes through."""
+        for name in ("pixels", "labels"):
+            if not isinstance(getattr(self, name), torch.Tensor):
+                raise InputTypeError(f"a set's {name} must be a tensor, not {type(getattr(self, name)).__name__}")
+        if self.pixels.dtype != torch.uint8:
+            object.__setattr__(self, "pixels", self.pixels.float())
+        object.__setattr__(self, "classes", tuple(self.classes))
+        check_set(self.images(), self.labels, self.classes, self.state)
+
     def images(self):
-        """(B, 3, H, W) in [0, 1]."""
-        return self.pixels
+        """(B, 3, H, W) float32 in [0, 1]."""
+        return self.pixels.float() / 255 if self.pixels.dtype == torch.uint8 else self.pixels
 
     @property
     def ipc(self):
@@ -213,22 +224,18 @@ class SyntheticSet:
         Raises:
             ValueError: the folder holds anything but a set. OSError: it cannot be written; an earlier set is intact.
         """
-        folder = Path(folder)
-        inside = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        if others := sorted(name for name in inside if name not in FILES and name[0] != "."):
-            raise InputError(f"{folder} holds other files ({', '.join(others[:5])}), and a set replaces its folder as a whole; "
-                             "give it a folder of its own")
+        check_place(folder)
         with replace_folder(folder) as new:
             self._write(new)
 
     def _write(self, folder):
         from PIL import Image
 
-        tensors = {f"state.{k}": v for k, v in self.state.items()} | {"images": self.pixels, "labels": self.labels}
+        tensors = {f"state.{k}": v for k, v in self.state.items()} | {"images": self.images(), "labels": self.labels}
         data = to_bytes(tensors)
-        lines = []
-        for i, (image, label) in enumerate(zip(self.pixels, self.labels.tolist(), strict=True)):
-            place = Path("images") / f"{label:03d}" / f"{i:05d}.png"
+        lines, digits = [], max(3, len(str(len(self.classes) - 1)))  # so that folders sort as labels do
+        for i, (image, label) in enumerate(zip(self.images(), self.labels.tolist(), strict=True)):
+            place = Path("images") / f"{label:0{digits}d}" / f"{i:05d}.png"
             (folder / place.parent).mkdir(parents=True, exist_ok=True)
             array = (image.permute(1, 2, 0).cpu() * 255).round().to(torch.uint8).numpy()
             Image.fromarray(array).save(folder / place)
@@ -241,7 +248,8 @@ class SyntheticSet:
         write_bytes(folder / "README.md", self._card().encode())
         write_bytes(folder / "set.safetensors", data)
         index = {"format": FORMAT, "version": VERSION, "classes": list(self.classes), "recipe": self.recipe,
-                 "history": list(self.history), "sha256": hashlib.sha256(data).hexdigest()}
+                 "history": list(self.history), "sha256": hashlib.sha256(data).hexdigest(),
+                 "files": sorted([f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()] + ["set.json"])}
         write_json(folder / "set.json", signed(index))
 
     @classmethod
@@ -252,6 +260,17 @@ class SyntheticSet:
             FileNotFoundError: no such set. ValueError: damaged, or not one of ours.
         """
         folder = Path(folder).absolute()
+        for _ in range(20):  # another process may be replacing it: then it is read again
+            before = _stamp(folder)
+            try:
+                return cls._load(folder)
+            except (InputError, FileNotFoundError):
+                if _stamp(folder) == before:
+                    raise
+        return cls._load(folder)
+
+    @classmethod
+    def _load(cls, folder):
         place = standing(folder)
         index = read_json(place / "set.json")
         version = index.get("version") if isinstance(index, dict) else None
@@ -283,3 +302,13 @@ class SyntheticSet:
             f"Train on `images/` with the labels of `metadata.jsonl`; normalise with mean {mean} and std {std}; augment "
             f"with DSA ({c['dsa']}). `set.safetensors` has the exact pixels and the codes; `set.json` the whole recipe.\n"
         )
+
+
+def _stamp(folder):
+    """What changes when a set is replaced: the folder that stands there."""
+    place = standing(folder)
+    try:
+        found = place.stat()
+    except OSError:
+        return None
+    return place, found.st_ino, found.st_mtime_ns

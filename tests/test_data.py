@@ -486,9 +486,19 @@ def test_dark_16_bit_pictures_stay_dark(tmp_path):
 
 
 def test_transparency_is_laid_on_white(tmp_path):
-    clear = Image.merge("RGBA", [GREY, GREY, GREY, Image.new("L", GREY.size, 0)])
-    assert (saved(tmp_path / "a.png", coded(clear, "PNG")) == 255).all()
-    assert (saved(tmp_path / "b.png", coded(Image.new("P", (9, 9), 0), "PNG", transparency=0)) == 255).all()
+    alpha = Image.new("L", GREY.size, 0)
+    alpha.putpixel((0, 0), 1)
+    seen = saved(tmp_path / "a.png", coded(Image.merge("RGBA", [GREY, GREY, GREY, alpha]), "PNG"))
+    assert seen.min() >= 253 and seen.float().mean() > 254.9
+
+
+@pytest.mark.parametrize("image, options", [
+    (Image.merge("RGBA", [GREY, GREY, GREY, Image.new("L", GREY.size, 0)]), {}), (Image.new("P", (9, 9), 0), {"transparency": 0}),
+    (Image.merge("LA", [GREY, Image.new("L", GREY.size, 0)]), {}),
+])
+def test_what_is_wholly_transparent_shows_nothing(tmp_path, image, options):
+    with pytest.raises(ValueError, match=r"clear\.png: wholly transparent"):
+        saved(tmp_path / "clear.png", coded(image, "PNG", **options))
 
 
 def test_sizes(tmp_path):
