@@ -124,7 +124,7 @@ def check_fit(denoiser, scheduler, channels, class_embedding):
                          "they do not belong together")
     if config.out_channels not in (None, channels, 2 * channels):  # twice: mean and variance, of which the mean is used
         raise InputError(f"the denoiser gives {config.out_channels} channels; {channels} or {2 * channels} are expected")
-    odd = next((k for k in ("addition_embed_type", "encoder_hid_dim_type") if config.get(k)), None)
+    odd = next((k for k in ("addition_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim") if config.get(k)), None)
     blocks = label_embedders(denoiser)
     if odd or (blocks and kind == "UNet2DConditionModel"):
         raise InputError(f"a U-Net with cross-attention and, beside it, {odd or 'class labels'} is not supported")

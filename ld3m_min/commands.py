@@ -58,7 +58,7 @@ def distil(
 
     from .backprop import AUTO, PLANS
     from .data import load_data
-    from .experts import experts_name, train_experts
+    from .experts import experts_name
     from .run import distil as run
 
     _begin(device, max_seconds)
@@ -68,10 +68,9 @@ def distil(
     if precision:
         config = replace(config, plan=replace(config.plan, precision=precision))
     data = load_data(config.dataset if dataset is None else dataset, path=data_path, split=split, size=config.size)
-    buffer = None
-    if algorithm == "MTT":
-        buffer = train_experts(config, data, experts or Path("runs") / experts_name(config, data), device=device)
-    run(config, data=data, out=out, experts=buffer, device=device)
+    if algorithm == "MTT" and experts is None:
+        experts = Path("runs") / experts_name(config, data)
+    run(config, data=data, out=out, experts=experts, device=device)
     print(f"{len(data.classes) * ipc} images in {out / 'set'}")
 
 
@@ -139,7 +138,7 @@ def train_prior(
     device: Device = "cpu",
     dtype: Literal["float32", "bfloat16"] | None = None,
     max_seconds: Seconds = None,
-    records: Path = Path("book/_data/records"),
+    records: Path | None = None,
 ) -> None:
     """Train a prior, measure it on held-out images, and write it with its model card to `out`/model.
 
@@ -150,7 +149,7 @@ def train_prior(
     import torch
 
     from .data import load_data
-    from .results import prior_folder
+    from .results import RECORDS, prior_folder
     from .train_prior import finish_prior, prior_preset
     from .train_prior import train_prior as run
 
@@ -159,13 +158,15 @@ def train_prior(
     out = out or prior_folder(preset, seed)
     data = load_data(config.dataset, size=config.size)
     prior = run(config, data, out, device=device, dtype=dtype and getattr(torch, dtype))
+    if records is None:
+        records = RECORDS if RECORDS.is_dir() else out / "record"  # outside of the project nothing is made in its folders
     quality = finish_prior(config, data, prior, out, records=records, device=device)
     print("\n".join(f"{k}: {v}" for k, v in asdict(quality).items()))
     print(f"prior in {out / 'model'}")
 
 
 def table(grid: str | None = None, missing: bool = False, run: bool = False, only: str = "", device: Device = "cpu",
-          max_seconds: Seconds = None, records: Path = Path("book/_data/records")) -> None:
+          max_seconds: Seconds = None, records: Path | None = None) -> None:
     """Print a grid's table from its records; list what is missing, of that grid or of all; or run it (`--run`).
 
     The grid defaults to that of the digits. After `max_seconds` a run saves and leaves with exit code 75; the same command
@@ -173,6 +174,8 @@ def table(grid: str | None = None, missing: bool = False, run: bool = False, onl
     """
     from . import results
 
+    _begin(device, max_seconds)
+    records = results.RECORDS if records is None else records
     if missing:
         print("\n".join(results.commands((grid,) if grid else results.MEASURED, records)) or "nothing is missing")
         return
@@ -189,18 +192,20 @@ def table(grid: str | None = None, missing: bool = False, run: bool = False, onl
 
 def tune(preset: str = "cpu", dataset: str | None = None, repeats: int = 1, iterations: int | None = None,
          only: str = "", device: Device = "cpu", max_seconds: float | None = None,
-         records: Path = Path("book/_data/records")) -> None:
+         records: Path | None = None) -> None:
     """Search the learning rates of a preset on held-out training images; every try is recorded, and none made twice.
 
     `only`, as in "DM-ld3m", searches one algorithm and space; `iterations` shortens every try. After `max_seconds` it
     leaves with exit code 75; the same command goes on.
     """
     from .data import load_data
+    from .results import RECORDS
     from .tune import search
 
     _begin(device, max_seconds)
     config = settings.preset(preset)
     data = load_data(config.dataset if dataset is None else dataset, size=config.size)
+    records = RECORDS if records is None else records
     best = search(preset, data, records=records, repeats=repeats, iterations=iterations, only=only, device=device)
     for (algorithm, space), lr in best.items():
         print(f"{algorithm:4s} {space:12s} lr = {lr:g}")

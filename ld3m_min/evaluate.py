@@ -17,8 +17,10 @@ import torch.nn.functional as F
 
 from .augment import DSA
 from .config import ARCHITECTURES, EvalConfig
+from .data import check_outside
 from .errors import InputError
 from .judging import Folder, build, describe, plan_jobs, run_job
+from .modes import ordinary_modes
 from .networks import NETWORKS, build_network
 from .progress import bar
 from .signals import stoppable
@@ -125,6 +127,7 @@ def accuracy(network, held, normalise, batch=256):
     return right.item() / len(held)
 
 
+@ordinary_modes()
 def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(), seed=0, progress=False, out=None,  # noqa: B008
              plain=False):
     """Train every architecture on the set, `config.repeats` times, and test each once.
@@ -156,6 +159,7 @@ def evaluate(synthetic, data, architectures=ARCHITECTURES, *, config=EvalConfig(
         raise InputError(f"unknown architecture {', '.join(unknown)}; choose {', '.join(NETWORKS)}")
     if plain and out is not None:
         raise InputError("the plain loop keeps nothing: leave out=None, or plain=False")
+    check_outside(out, data)
     device = data.train.images.device
     images, labels = synthetic.images().detach().to(device), synthetic.labels.to(device)
     if images.shape[-1] != data.size or int(labels.max()) >= len(data.classes):

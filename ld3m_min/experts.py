@@ -16,8 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from .augment import DSA
+from .data import check_outside
 from .digests import digest as digest_of
 from .errors import InputError, NotFinite
+from .modes import ordinary_modes
 from .networks import build_network, flat_parameters
 from .progress import bar
 from .signals import stoppable
@@ -97,9 +99,6 @@ class ExpertBuffer:
         if need["train_epochs"] > trained:
             raise InputError(f"experts in {self.folder} have {trained} epochs; "
                              f"{config.mtt.max_start_epoch} + {config.mtt.expert_epochs} are needed")
-        if "content" not in self.description:
-            raise InputError(f"experts in {self.folder} are of a version that didn't note which images they were trained on; "
-                             "train them again in another folder")
         difference = config_difference({**self.description, "experts": 0, "train_epochs": 0},
                                        {**need, "experts": 0, "train_epochs": 0})
         if difference:
@@ -116,6 +115,9 @@ class ExpertBuffer:
         whole = isinstance(found, dict) and all(isinstance(found.get(k), int) for k in ("experts", "train_epochs", "size"))
         if not whole or not isinstance(found.get("network"), dict) or not isinstance(found.get("classes"), list):
             raise InputError(f"{folder / 'experts.json'} does not describe expert trajectories")
+        if "content" not in found:
+            raise InputError(f"experts in {folder} are of a version that didn't note which images they were trained on; train "
+                             "them again in another folder")
         return cls(folder, found)
 
 
@@ -146,6 +148,7 @@ def experts_name(config, data):
     return f"experts-{data.name}-{digest[:10]}"
 
 
+@ordinary_modes()
 def train_experts(config, data, folder, *, device="cpu", progress=True):
     """Train the experts that `config` asks for into `folder`; those already there are kept.
 
@@ -161,7 +164,11 @@ def train_experts(config, data, folder, *, device="cpu", progress=True):
         FloatingPointError: an expert diverged. RuntimeError: another process works in the folder.
         Interrupted: asked to stop, see :mod:`ld3m_min.signals`.
     """
-    folder, need, data = Path(folder), describe_experts(config, data), data.to(device)
+    folder, need = Path(folder).absolute(), describe_experts(config, data)
+    check_outside(folder, data)
+    data = data.to(device)
+    if (finished := _finished(folder, config, data)) is not None:
+        return finished
     with locked(folder):
         if (folder / "experts.json").exists():
             found = ExpertBuffer.open(folder).description
@@ -184,6 +191,18 @@ def train_experts(config, data, folder, *, device="cpu", progress=True):
             if len(done) < len(jobs):
                 kept = len(buffer) - total + sum(map(len, done))
                 stop.leave(f"{kept} of {len(buffer)} experts are finished and saved, the running ones up to their last epoch")
+    return buffer
+
+
+def _finished(folder, config, data):
+    """The experts of a folder where none is missing: they are only read, so that several jobs can use them; else None."""
+    if not (folder / "experts.json").exists():
+        return None
+    buffer = ExpertBuffer.open(folder)
+    try:
+        buffer.check(config, data)
+    except InputError:  # to be finished, or to be refused with the folder held
+        return None
     return buffer
 
 

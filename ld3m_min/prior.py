@@ -357,3 +357,24 @@ class LatentDiffusionPrior:
                 raise InputError(f"{source}: {len(classes)} class names for a class embedding of {rows}; they differ")
         return cls(parts["vae"], parts.get("unet") or parts.get("transformer"), parts.get("scheduler"), embedding,
                    classes=classes, null=index.get("null", True), source=source)
+
+
+@torch.no_grad()
+def check_images(prior, space, size):
+    """One image of `size` pixels through everything that space "autoencoder" or "ld3m" needs: (1, 3, H, W).
+
+    Raises:
+        InputError: the prior's networks cannot take images or latents of this size.
+    """
+    image = torch.full((1, 3, size, size), 0.5, device=prior.device)
+    try:
+        z = prior.encode(image)
+        if space == "ld3m":
+            c = prior.class_conditioning(torch.zeros(1, dtype=torch.long)) if prior.conditional else None
+            z = prior.predict_noise(z, torch.zeros(1, dtype=torch.long, device=z.device), c)
+        return prior.decode(z)
+    except InputError:
+        raise
+    except RuntimeError as error:
+        raise InputError(f"the prior cannot make images of {size} px ({str(error).splitlines()[0]}); take a size whose latents "
+                         "halve as often as its networks do, or another prior") from error

@@ -6,6 +6,7 @@ missing cell names the command that makes it. The paper's own numbers are in `bo
 from __future__ import annotations
 
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -42,25 +43,40 @@ from .spaces import SyntheticSet
 from .storage import read_json, write_json
 from .viz import join_strip, save_strip
 
-PAPER = Path("book/_data/paper")
+PAPER = RECORDS.parent / "paper"
+
+
+def commit_of(package):
+    """The commit of this project's own repository, "+changes" where files differ from it; "" where the package is installed.
+
+    A package in the `.venv` of somebody's repository is not part of it: git has to know the package's files, and the top of
+    the repository has to be this project.
+    """
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+
+    def git(*words):
+        try:
+            done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=package, env=clean, check=False)  # noqa: S603, S607
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    top = git("rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != package.parent or git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return ""
+    commit = git("rev-parse", "--short=12", "HEAD")
+    return commit and commit + ("+changes" if git("status", "--porcelain", "--", ".") else "")
 
 
 def environment(device="cpu"):
     """What a number was measured with on `device`: versions, device, commit."""
-    def git(*words):
-        try:
-            done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)  # noqa: S603, S607
-        except OSError:
-            return ""
-        return done.stdout.strip() if done.returncode == 0 else ""
-
     on_gpu = torch.device(device).type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "ld3m_min": __version__,
-        "commit": git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else ""),
+        "commit": commit_of(Path(__file__).resolve().parent),
         "date": datetime.now(UTC).date().isoformat(),
     }
 

@@ -11,17 +11,21 @@ from pathlib import Path
 
 import torch
 
+from .data import check_outside
+from .devices import checked_device
 from .distillers import DISTILLERS
 from .errors import InputError, NotFinite
-from .experts import train_experts
+from .experts import ExpertBuffer, train_experts
 from .matching import match_classes
+from .modes import ordinary_modes
+from .networks import build_network
 from .planner import Descent, out_of_memory
-from .prior import LatentDiffusionPrior
+from .prior import LatentDiffusionPrior, check_images
 from .progress import bar
-from .set_files import OWN_PRIOR
+from .set_files import OWN_PRIOR, check_place
 from .signals import DEADLINE, stoppable
 from .spaces import SyntheticSet, build_space, draw_initial_images, forward_noise
-from .storage import load_checkpoint, locked, save_checkpoint
+from .storage import load_checkpoint, locked, save_checkpoint, seeded
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Progress:
     space: object
 
 
+@ordinary_modes()
 def distil(config, *, data, prior=None, out=None, resume=True, callback=None, experts=None, device="cpu", progress=True):
     """Distil `data` as `config` says.
 
@@ -49,7 +54,8 @@ def distil(config, *, data, prior=None, out=None, resume=True, callback=None, ex
         out: folder for checkpoints and the finished set; None keeps nothing.
         resume: go on from the newest checkpoint in `out` that verifies.
         callback: called with a :class:`Progress` after each iteration.
-        experts: :class:`~ld3m_min.experts.ExpertBuffer` for MTT; None trains them, below `out` if given.
+        experts: :class:`~ld3m_min.experts.ExpertBuffer` for MTT, or the folder where they are or are to be trained; None trains
+            them below `out` if given.
 
     Returns:
         A :class:`~ld3m_min.spaces.SyntheticSet`, also in `out/set`.
@@ -61,6 +67,8 @@ def distil(config, *, data, prior=None, out=None, resume=True, callback=None, ex
     """
     if data.size != config.size:
         raise InputError(f"the data has {data.size} px, the configuration says size={config.size}; load it at that size")
+    checked_device(device)
+    check_outside(out, data)
     config = replace(config, dataset=data.name)  # what the set and its checkpoints are of
     if out is None:
         with tempfile.TemporaryDirectory(prefix="ld3m-") as scratch:
@@ -89,9 +97,13 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
     if config.space != "pixel" and (config.iterations > 0 or config.plan.auto):
         memory = Descent(prior, config, device=device, classes=len(data.classes))
         space.plan = memory.plan
+    _rehearse(config, data, prior, space, labels, out or work)
     options = {}
     if config.algorithm == "MTT" and config.iterations > 0:
-        options["experts"] = experts or train_experts(config, data, work / "experts", device=device, progress=progress)
+        if not isinstance(experts, ExpertBuffer):
+            folder = work / "experts" if experts is None else experts
+            experts = train_experts(config, data, folder, device=device, progress=progress)
+        options["experts"] = experts
     known = identity(config, data, prior)
     if out and resume and config.iterations == 0:
         _check_length(load_checkpoint(out / "checkpoints", config=known), config, out)
@@ -167,6 +179,32 @@ def _distil(config, data, prior, out, work, resume, callback, experts, device, p
         if stop.reason and stop.reason != DEADLINE:  # whoever called this must not go on either; a deadline it sees itself
             stop.leave("the distillation is finished" + (", its set saved" if out else ""))
     return result
+
+
+@torch.no_grad()
+def _rehearse(config, data, prior, space, labels, out):
+    """What the run will need at its end is tried before its first long step, on one image and without learning.
+
+    Raises:
+        InputError: the prior cannot make images of this size, the network cannot be built, or `out`/set is taken.
+        OSError: a set cannot be written.
+    """
+    check_place(out / "set")
+    if config.space != "pixel":
+        made = check_images(prior, config.space, data.size)
+        if made.shape[-2:] != (data.size, data.size):
+            raise InputError(f"the prior makes images of {made.shape[-2]} x {made.shape[-1]} from those of {data.size} px; take "
+                             "another size, or another prior")
+    if config.iterations > 0:
+        n = config.network
+        build_network(n.name, classes=len(data.classes), size=data.size, depth=n.depth, width=n.width, norm=n.norm,
+                      generator=seeded(config.seed, "trial"))
+    state = {k: v.cpu() for k, v in space.state().items()}
+    trial = SyntheticSet(torch.zeros(len(labels), 3, data.size, data.size), labels.cpu(), data.classes, state,
+                         _recipe(config, data, prior, space, 0.0, None))
+    with tempfile.TemporaryDirectory(prefix=".tmp-trial-", dir=out) as scratch:
+        trial.save(Path(scratch) / "set")
+        SyntheticSet.load(Path(scratch) / "set")
 
 
 def _misses(history):
@@ -279,20 +317,25 @@ def _restore(learned, sgd, tensors):
 def _finish(config, data, prior, space, labels, history, seconds, matching):
     # as a set read from its files is; channels_last images, which decoders give, crash ResNet18 in oneDNN (torch 2.13, CPU)
     pixels = space.images().cpu().contiguous()
+    state = {k: v.cpu() for k, v in space.state().items()}
+    own = prior if config.space != "pixel" and prior.source is None else None  # the folder must say all
+    recipe = _recipe(config, data, prior, space, seconds, matching)
+    return SyntheticSet(pixels, labels.cpu(), data.classes, state, recipe, tuple(history), own)
+
+
+def _recipe(config, data, prior, space, seconds, matching):
+    """What a set says of how it was made: JSON-able."""
     used = None if config.space == "pixel" else prior
-    recipe = {
+    return {
         "config": asdict(config),
         "normalisation": {"kind": config.normalisation, "mean": list(data.mean), "std": list(data.std)},
         "data": {"name": data.name, "source": data.source, "size": data.size,
                  "splits": {s: len(data.split(s)) for s in ("train", "validation", "test")}, "digest": data.train.digest},
-        "prior": used and {"source": used.source or OWN_PRIOR, "digest": used.networks_digest,
+        "prior": used and {"source": str(used.source or OWN_PRIOR), "digest": used.networks_digest,
                            "classes": matching and matching.record},
         "plan": used and asdict(space.plan),
         "seconds": round(seconds, 2),
     }
-    state = {k: v.cpu() for k, v in space.state().items()}
-    own = used if used is not None and used.source is None else None  # the folder must say all
-    return SyntheticSet(pixels, labels.cpu(), data.classes, state, recipe, tuple(history), own)
 
 
 def random_real(config, *, data):
