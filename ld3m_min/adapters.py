@@ -6,6 +6,7 @@ row per class, and a keyword.
 """
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 
@@ -59,7 +60,10 @@ def parts_of(pipeline, *, classes=(), prompt="a photo of a {}"):
     if encoder is not None and "tokenizer" in found:
         if not classes:
             raise InputError("this pipeline is conditioned on text: give the class names, from_diffusers(pipeline, classes=...)")
-        table, null = text_table(encoder, found["tokenizer"], [*(prompt.format(name) for name in classes), ""]), True
+        if "{}" not in prompt:
+            raise InputError(f"prompt {prompt!r} has no place for the class's name; write it with {{}}, as 'a photo of a {{}}'")
+        texts = [*(prompt.replace("{}", name) for name in classes), ""]
+        table, null = text_table(encoder, found["tokenizer"], texts), True
     elif "class_embedding" in found:
         table, null = found["class_embedding"].weight, True
     elif labels is not None:
@@ -81,11 +85,45 @@ def parts_of(pipeline, *, classes=(), prompt="a photo of a {}"):
 @torch.no_grad()
 def text_table(encoder, tokenizer, texts):
     """Text embeddings (texts, L D): what a text-to-image U-Net attends to, padded to the tokenizer's length."""
-    tokens = tokenizer(texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+    positions = getattr(encoder.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    most = min(tokenizer.model_max_length, positions)  # some tokenizers allow more than their encoder has positions for
+    tokens = tokenizer(texts, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
+    for text, ids in zip(texts, tokenizer(texts).input_ids, strict=True):
+        if len(ids) > most:
+            warnings.warn(f"the text encoder reads {most} tokens, and {text!r} has {len(ids)}: its end is cut off; use a shorter "
+                          "prompt or class name", stacklevel=5)
     use_mask = getattr(encoder.config, "use_attention_mask", False)
     device = next(encoder.parameters()).device
     options = {"attention_mask": tokens.attention_mask.to(device)} if use_mask else {}
     return encoder.eval()(tokens.input_ids.to(device), **options)[0].flatten(1)
+
+
+def latent_statistics(config, channels):
+    """(centre, spread) of an autoencoder's latents, each (1, c, 1, 1): shift_factor, or latents_mean and latents_std.
+
+    Pipelines take (latent - centre) * scaling_factor / spread. None, None where there is nothing but the factor.
+
+    Raises:
+        InputError: both are given, or values that cannot be used.
+    """
+    shift, mean, std = (config.get(k) for k in ("shift_factor", "latents_mean", "latents_std"))
+    if not shift and mean is None and std is None:
+        return None, None
+    if shift and not (mean is None and std is None):
+        raise InputError("the autoencoder has a shift_factor and latents_mean or latents_std; which one its denoiser was trained "
+                         "with is not to be known: leave one in its configuration")
+    centre = torch.full((channels,), float(shift)) if shift else torch.zeros(channels) if mean is None else torch.tensor(mean)
+    spread = torch.ones(channels) if std is None else torch.tensor(std)
+    if centre.shape != (channels,) or spread.shape != (channels,) or not bool(centre.isfinite().all() and (spread > 0).all()):
+        raise InputError(f"the autoencoder's shift_factor, latents_mean and latents_std must be finite numbers for {channels} "
+                         f"channels, deviations above 0; they are {shift}, {mean}, {std}")
+    return centre.float().view(1, -1, 1, 1), spread.float().view(1, -1, 1, 1)
+
+
+def check_length(steps):
+    """InputError where a noise schedule has no possible number of training steps, before any memory is taken for it."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 100_000:
+        raise InputError(f"the schedule has num_train_timesteps = {steps!r}; it must be a whole number from 1 to 100,000")
 
 
 def label_table(denoiser):

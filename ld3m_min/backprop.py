@@ -199,7 +199,7 @@ class Prepared:
         """As the prior's; float32 in and out. The codebook is looked up in float32."""
         quantised = self._prior.quantize(z)
         options = {"force_not_quantize": True} if hasattr(self._prior.autoencoder, "quantize") else {}
-        out = self._fast.autoencoder.decode((quantised / self._prior.scale).to(self._dtype), **options).sample
+        out = self._fast.autoencoder.decode(self._prior.unscaled(quantised).to(self._dtype), **options).sample
         return ((out.to(z.dtype) + 1) / 2).clamp(0, 1)
 
 

@@ -70,4 +70,13 @@ def read_config(config):
         raise InputError(f"{path} is not yaml: {error}") from error
     if not isinstance(found, Mapping):
         raise InputError(f"{path} is not a mapping of settings")
-    return found
+    return _numbers(found)
+
+
+def _numbers(value):
+    """Numbers such as 2e-2, which YAML 1.1 reads as text since they lack a point, as numbers."""
+    if isinstance(value, Mapping):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value

@@ -156,9 +156,12 @@ def _class_embedding(params, state):
                          "loads with diffusers' from_single_file, then LatentDiffusionPrior.from_diffusers")
     weight = state.pop("embedding.weight", None)
     _refuse_left(state)
-    shape = tuple(stage["params"][k] for k in ("n_classes", "embed_dim"))
+    params = _field(stage, "params", "cond_stage_config")
+    shape = (params.get("n_classes", 1000), _field(params, "embed_dim", "cond_stage_config.params"))  # 1000: the original's default
     if weight is None or tuple(weight.shape) != shape:
-        raise InputError(f"class embedding is {None if weight is None else tuple(weight.shape)}, the config says {shape}")
+        default = "" if "n_classes" in params else " by default"
+        raise InputError(f"class embedding is {None if weight is None else tuple(weight.shape)}, the config says n_classes = {shape[0]}"
+                         f"{default} and embed_dim = {shape[1]}; give the yaml that belongs to the checkpoint")
     return nn.Embedding.from_pretrained(weight.to(torch.float32, copy=True))  # the last row is the null class
 
 

@@ -6,10 +6,14 @@ anything is built from it. With `HF_HUB_OFFLINE=1` nothing is asked of the netwo
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from .adapters import check_length
 from .errors import InputError
 from .files import read_json
 
@@ -39,17 +43,70 @@ def find_prior(path_or_id, *, revision=None, sha256=None):
         FileNotFoundError: neither shipped, nor a folder, nor to be had from the hub (or, offline, from its cache).
         ValueError: another digest than `sha256`, or a revision for what is not of the hub.
     """
-    given = str(path_or_id)
-    local = SHIPPED / given if (SHIPPED / given / "model_index.json").exists() else Path(path_or_id)
+    given = os.fspath(path_or_id)
+    if not given.strip():
+        raise InputError("an empty name is no prior; give a shipped name, a folder, or a hub id")
+    bare = isinstance(path_or_id, str) and Path(given).name == given and given not in (".", "..")
+    local = SHIPPED / given if bare and (SHIPPED / given / "model_index.json").exists() else Path(given).expanduser()
     if local.exists():
         if revision is not None:
             raise InputError(f"revision={revision!r} is for hub ids; {given!r} is a folder here")
+        _check_files(local)
         found = Found(local, given)
+    elif not isinstance(path_or_id, str) or is_explicit(given):
+        raise FileNotFoundError(f"no prior {given!r}: there is no such folder. A path is never looked up on the hub; check it, or "
+                                "give a shipped name or a hub id such as org/name")
     else:
         found = _download(given, revision)
     if sha256 is not None and (digest := folder_digest(found.folder)) != sha256.lower():
         raise InputError(f"prior {found.source!r} has the digest {digest}, not {sha256}; it is not the one you expect")
     return found
+
+
+def is_explicit(text):
+    """Whether a prior's name can only be a path: absolute, from `~` or `.`, with a backslash, or of three parts or more."""
+    return text.startswith(("/", "~", "./", "../", ".\\", "..\\")) or "\\" in text or text.count("/") > 1 or text in (".", "..")
+
+
+def _check_files(place):
+    """Refuse what only looks like a prior's folder: a file, pipes or devices in it, pointers in place of weights."""
+    if not place.is_dir():
+        how = "a single file" if place.is_file() else "no folder"
+        raise InputError(f"{place} is {how}; a prior is a folder as save_pretrained writes it. A released checkpoint becomes one by "
+                         "LatentDiffusionPrior.from_compvis(checkpoint, yaml).save_pretrained(folder)")
+    for file in place.rglob("*"):
+        if file.is_dir():
+            continue
+        if not file.is_file():
+            raise InputError(f"{file} is no ordinary file; a prior's folder holds files alone")
+        if file.suffix == ".safetensors" and file.stat().st_size < 1024:
+            with file.open("rb") as opened:
+                if opened.read(24).startswith(b"version https://git-lfs"):
+                    raise InputError(f"{file} is a pointer of Git LFS, not the weights; fetch them with `git lfs pull`")
+    for config in place.glob("scheduler/scheduler_config.json"):
+        schedule = read_json(config)
+        check_length(schedule.get("num_train_timesteps", 1000) if isinstance(schedule, dict) else None)
+
+
+def pipeline_parts(folder, index, options):
+    """The networks of a pipeline's folder, name -> network, each of whose tensors comes from its file.
+
+    Args:
+        index: as :func:`read_index` gives it. options: of diffusers' `from_pretrained`.
+    """
+    import diffusers
+    import transformers
+
+    parts = {}
+    for name, value in index.items():
+        if name.startswith("_") or not isinstance(value, list) or len(value) != 2 or value[0] is None or name == "safety_checker":
+            continue
+        library = {"diffusers": diffusers, "transformers": transformers}.get(value[0]) or getattr(diffusers.pipelines, value[0], None)
+        part = getattr(library, value[1], None)
+        if isinstance(part, type) and issubclass(part, torch.nn.Module):
+            own = options if value[0] != "transformers" else {"use_safetensors": True}
+            parts[name] = loaded(part, Path(folder) / name, own)
+    return parts
 
 
 def _download(given, revision):
@@ -132,6 +189,8 @@ def loaded(part, folder, options):
     except Exception as error:  # a hostile configuration fails in as many ways as there are networks
         raise InputError(f"{folder} holds no {part.__name__} that can be loaded: {error}") from error
     odd = {"missing": info["missing_keys"], "not of it": info["unexpected_keys"], "of another shape": info["mismatched_keys"]}
+    if part.__module__.startswith("transformers."):  # whose older files hold buffers that newer networks compute
+        odd.pop("not of it")
     wrong = "; ".join(f"{len(v)} {k} (first {min(map(str, v))})" for k, v in odd.items() if v)
     if wrong:
         raise InputError(f"{folder} does not hold the weights of its {part.__name__}: {wrong}")

@@ -15,7 +15,7 @@ from torch import nn
 
 from . import adapters, hub
 from .digests import digest, versions
-from .errors import InputError
+from .errors import InputError, InputTypeError
 from .hub import SHIPPED as SHIPPED
 from .storage import write_json
 
@@ -26,14 +26,24 @@ def alphas_cumprod(scheduler):
     Computed from the schedule's own definition in float64, since diffusers keeps it in float32.
     """
     c = scheduler.config
-    n, start, end = c.num_train_timesteps, c.get("beta_start"), c.get("beta_end")
+    n, start, end = c.get("num_train_timesteps"), c.get("beta_start"), c.get("beta_end")
+    adapters.check_length(n)
     named = c.get("trained_betas") is None and not c.get("rescale_betas_zero_snr")
     if named and c.get("beta_schedule") == "scaled_linear":
         betas = torch.linspace(start**0.5, end**0.5, n, dtype=torch.float64) ** 2
     elif named and c.get("beta_schedule") == "linear":
         betas = torch.linspace(start, end, n, dtype=torch.float64)
-    else:
+    elif getattr(scheduler, "betas", None) is not None:
         betas = scheduler.betas.double()
+    elif getattr(scheduler, "alphas_cumprod", None) is not None:
+        found = scheduler.alphas_cumprod.double()
+        betas = 1 - found / torch.cat([found.new_ones(1), found[:-1]])
+    else:
+        raise InputError(f"{type(scheduler).__name__} gives neither betas nor alphas_cumprod; LD3M needs the noise schedule of a "
+                         "diffusion model")
+    if betas.shape != (n,) or not bool(((betas > 0) & (betas <= 1)).all()):
+        raise InputError(f"the noise schedule is impossible: its betas must be {n} numbers above 0, at most 1; see beta_start = {start}, "
+                         f"beta_end = {end} and trained_betas in the scheduler's configuration")
     return torch.cumprod(1 - betas, dim=0)
 
 
@@ -78,16 +88,18 @@ class LatentDiffusionPrior:
         self.class_embedding, self.classes, self.source = class_embedding, tuple(classes), source
         self.has_null = null and class_embedding is not None
         self._digest = None
+        if type(autoencoder).__name__ not in adapters.AUTOENCODERS:
+            raise InputError(f"autoencoder {type(autoencoder).__name__} is not supported; {', '.join(adapters.AUTOENCODERS)} are")
         config = autoencoder.config
         scale = config.get("scaling_factor")
-        if not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale <= 0 or config.get("shift_factor"):
-            raise InputError(
-                f"the autoencoder's scaling_factor is {scale}, its shift_factor {config.get('shift_factor')}; latents need a "
-                "positive factor and no shift: set it in the autoencoder's configuration (1.0 for the public VQ-f4)"
-            )
+        if not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale <= 0:
+            raise InputError(f"the autoencoder's scaling_factor is {scale}; latents need a positive factor: set it in the autoencoder's "
+                             "configuration (1.0 for the public VQ-f4)")
         self.scale = float(scale)
+        self._check_classes()
         self.latent_channels = config.get("vq_embed_dim") or config.latent_channels
         self.factor = 2 ** (len(config.block_out_channels) - 1)
+        self._centre, self._spread = adapters.latent_statistics(config, self.latent_channels)
         if denoiser is not None:
             adapters.check_fit(denoiser, scheduler, self.latent_channels, class_embedding)
             adapters.skip_single_token_attention(denoiser)
@@ -101,6 +113,16 @@ class LatentDiffusionPrior:
             self._keyword, self._width = adapters.conditioning(denoiser)
         for module in self.modules:
             module.requires_grad_(False).eval()
+
+    def _check_classes(self):
+        table, names = self.class_embedding, self.classes
+        if table is not None and not isinstance(table, nn.Embedding):
+            raise InputTypeError(f"class_embedding must be a torch.nn.Embedding, not {type(table).__name__}")
+        if not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
+            raise InputError(f"class names must be text, each another, not {', '.join(map(repr, names[:5]))}")
+        if table is not None and names and len(names) != table.num_embeddings - self.has_null:
+            rows = f"{table.num_embeddings} rows, {'with' if self.has_null else 'without'} a null class"
+            raise InputError(f"{len(names)} class names for a class embedding of {rows}; they differ")
 
     @property
     def modules(self):
@@ -160,27 +182,40 @@ class LatentDiffusionPrior:
 
     def encode(self, images):
         """Images (B, 3, H, W) in [0, 1] -> latents (B, c, H/f, W/f), not quantised (section 3.2)."""
+        if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise InputError(f"images are {tuple(images.shape)} {images.dtype}; expected (B, 3, H, W) of floats in [0, 1]")
         if images.shape[-1] % self.factor or images.shape[-2] % self.factor:
             raise InputError(
                 f"images of {images.shape[-2]} x {images.shape[-1]} do not fit an autoencoder of factor {self.factor}; "
                 f"use a size that is a multiple of {self.factor}"
             )
+        if len(images) and not images.is_meta and not bool((images.abs() < 10).all()):
+            raise InputError("images are not finite, or far from [0, 1]; divide bytes by 255")
         encoded = self.autoencoder.encode(2 * images - 1)
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        return latents * self.scale
+        if self._centre is None:
+            return latents * self.scale
+        return (latents - self._centre.to(latents)) * self.scale / self._spread.to(latents)
+
+    def unscaled(self, z):
+        """Latents as the denoiser has them -> as the autoencoder has them, undoing its scale, shift, mean and deviation."""
+        return z / self.scale if self._centre is None else z * self._spread.to(z) / self.scale + self._centre.to(z)
 
     def quantize(self, z):
         """Nearest codebook entry of each latent pixel, straight-through; identity where there is no codebook."""
         if not hasattr(self.autoencoder, "quantize"):
             return z
-        return self.autoencoder.quantize(z / self.scale)[0] * self.scale
+        found = self.autoencoder.quantize(self.unscaled(z))[0]
+        return found * self.scale if self._centre is None else (found - self._centre.to(z)) * self.scale / self._spread.to(z)
 
     def decode(self, z):
         """Latents (B, c, h, w) -> images (B, 3, H, W) in [0, 1]; quantises first where there is a codebook.
 
         Differentiable; the gradient is zero where the image is clamped.
         """
-        return ((self.autoencoder.decode(z / self.scale).sample + 1) / 2).clamp(0, 1)
+        if z.dim() != 4 or z.shape[1] != self.latent_channels:
+            raise InputError(f"latents are {tuple(z.shape)}; this prior decodes (B, {self.latent_channels}, h, w)")
+        return ((self.autoencoder.decode(self.unscaled(z)).sample + 1) / 2).clamp(0, 1)
 
     def predict_noise(self, z, t, c):
         """f_theta of equation (4): the noise in z. z (B, c, h, w), t (B,) int64, c (B, L, D) or None."""
@@ -195,6 +230,8 @@ class LatentDiffusionPrior:
     def class_conditioning(self, labels):
         """Labels (B,) int64 -> c (B, L, D), what c is initialised with (section 3.2); the last label is the null class."""
         self._need_condition()
+        if labels.dim() != 1 or labels.dtype not in (torch.int64, torch.int32):
+            raise InputError(f"labels are {tuple(labels.shape)} {labels.dtype}; expected (B,) of whole numbers")
         last = self.class_embedding.num_embeddings - 1
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= last:
             found = f"{int(labels.min())} to {int(labels.max())}"
@@ -265,6 +302,7 @@ class LatentDiffusionPrior:
 
         found = convert(checkpoint, config, ema=ema)
         prior = cls(found.autoencoder, found.denoiser, found.scheduler, found.class_embedding, classes=classes)
+        hub.check_finite(prior.modules, "the checkpoint")
         return prior.to(device, dtype)
 
     @classmethod
@@ -276,7 +314,9 @@ class LatentDiffusionPrior:
         Args:
             classes: class names; a text-conditioned pipeline needs them. prompt: the text around a name.
         """
-        return cls(**adapters.parts_of(pipeline, classes=classes, prompt=prompt))
+        prior = cls(**adapters.parts_of(pipeline, classes=classes, prompt=prompt))
+        hub.check_finite(prior.modules, type(pipeline).__name__)
+        return prior
 
     # -- files -------------------------------------------------------------------------------------------------------
 
@@ -326,7 +366,8 @@ class LatentDiffusionPrior:
         if index["_class_name"] != cls.__name__:
             # a filter of images has no part in this
             unused = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
-            pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **options, **unused)
+            parts = hub.pipeline_parts(folder, index, options)
+            pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **options, **unused, **parts)
             prior = cls.from_diffusers(pipeline, classes=classes, prompt=prompt)
             prior.source = found.source
         else:
@@ -352,9 +393,6 @@ class LatentDiffusionPrior:
         embedding, classes = None, index.get("classes", ())
         if index.get("conditional"):
             embedding = nn.Embedding.from_pretrained(hub.read_embedding(folder / "class_embedding" / "model.safetensors"))
-            if classes and len(classes) != embedding.num_embeddings - index.get("null", True):
-                rows = f"{embedding.num_embeddings} rows, {'with' if index.get('null', True) else 'without'} a null class"
-                raise InputError(f"{source}: {len(classes)} class names for a class embedding of {rows}; they differ")
         return cls(parts["vae"], parts.get("unet") or parts.get("transformer"), parts.get("scheduler"), embedding,
                    classes=classes, null=index.get("null", True), source=source)
 

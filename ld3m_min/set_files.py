@@ -12,7 +12,7 @@ from .config import DistilConfig, from_dict
 from .data import NORMALISATIONS
 from .errors import InputError
 from .files import read_json, shown
-from .hub import SHIPPED
+from .hub import SHIPPED, is_explicit
 from .images import CLUTTER
 
 FORMAT, VERSION = "ld3m_min synthetic set", 2
@@ -25,7 +25,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 def is_path(source):
     """Whether a prior's source is a path of some machine, not a shipped name or a hub id."""
     shipped = (SHIPPED / str(source) / "model_index.json").exists() and Path(source).name == source
-    return not shipped and (not HUB_ID.fullmatch(str(source)) or ".." in str(source) or Path(source).exists())
+    return not shipped and (is_explicit(str(source)) or not HUB_ID.fullmatch(str(source)) or ".." in str(source) or Path(source).exists())
 
 
 def check_index(folder, index):

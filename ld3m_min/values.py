@@ -83,7 +83,8 @@ def converted(hint, value, where):
     else:
         plain = _scalar(value)
         if hint is str and isinstance(plain, (str, os.PathLike)):
-            return os.fspath(plain)
+            text = os.fspath(plain)  # a path of one part stays a path, whatever ships under its name
+            return text if isinstance(plain, str) or os.sep in text else os.path.join(".", text)
         if hint is bool and isinstance(plain, bool):
             return plain
         if hint is int and isinstance(plain, numbers.Integral) and not isinstance(plain, bool):

@@ -216,7 +216,8 @@ def parts(**changes):
         ({"autoencoder": lambda: tiny.autoencoder(scaling_factor=0.0)}, "scaling_factor is 0.0"),
         ({"autoencoder": lambda: tiny.autoencoder(scaling_factor=-1.0)}, "scaling_factor is -1.0"),
         ({"autoencoder": lambda: tiny.autoencoder(scaling_factor=None)}, "scaling_factor is None"),
-        ({"autoencoder": lambda: tiny.autoencoder("AutoencoderKL", shift_factor=0.1)}, "shift_factor 0.1"),
+        ({"autoencoder": lambda: tiny.autoencoder("AutoencoderKL", shift_factor=0.1, latents_mean=[0.0] * 3)}, "leave one in"),
+        ({"autoencoder": lambda: tiny.autoencoder("AutoencoderKL", latents_std=[1.0, 0.0, 1.0])}, "deviations above 0"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_at_once(changes, message):
@@ -412,7 +413,7 @@ def changed(values, **changes):
     ({"unet_config__params__num_res_blocks": 2}, "no counterpart|lacks weights"),
     ({"first_stage_config__target": "x.IdentityFirstStage"}, "IdentityFirstStage"),
     ({"cond_stage_config__target": "ldm.modules.encoders.modules.BERTEmbedder"}, "from_single_file"),
-    ({"cond_stage_config__params__n_classes": 1001}, r"the config says \(1001, 16\)"),
+    ({"cond_stage_config__params__n_classes": 1001}, "n_classes = 1001 and embed_dim = 16"),
     ({"cond_stage_config": "__is_unconditional__"}, "no counterpart under this config: embedding.weight"),
 ])
 def test_a_config_that_does_not_fit_the_checkpoint_is_refused(changes, message):
