@@ -7,6 +7,7 @@ is zero: c enters at every step, and its true derivative is the sum over the ste
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -15,8 +16,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from .digests import versions
 from .errors import InputError
 from .sampler import denoise, timesteps
+from .storage import seeded
 from .values import checked
 
 PRECISIONS = ("float32", "bfloat16")
@@ -109,7 +112,7 @@ def generate_with_plan(prior, Z, c, noise, config, plan=ONE_PASS):
 
     Args and returns: as :func:`ld3m_min.sampler.generate`; plan: a :class:`Plan`.
     """
-    prior = prepared(prior, plan)
+    prior = _verified(prior, plan, Z, c, config)
     n = len(timesteps(config.steps, prior.train_steps))
 
     def apply(k, function, *inputs):
@@ -124,8 +127,20 @@ def generate_with_plan(prior, Z, c, noise, config, plan=ONE_PASS):
 
 def decode_with_plan(prior, Z, plan=ONE_PASS):
     """`prior.decode` under a memory plan, for latents that no diffusion touches."""
-    prior = prepared(prior, plan)
+    prior = _verified(prior, plan, Z)
     return _chunked(lambda z: _decode(prior, z, plan), plan, Z)
+
+
+def _verified(prior, plan, Z, c=None, config=None):
+    """The prior as `plan` runs it, its engine verified for the batches that will pass it."""
+    fast = prepared(prior, plan)
+    if isinstance(fast, Prepared) and len(Z):
+        z, c = Z[: plan.chunk or len(Z)].detach(), c if c is None else c[: plan.chunk or len(Z)].detach()
+        if config is not None:
+            twice = 2 if config.guidance_scale != 1 and fast.conditional else 1
+            fast.verify("denoiser", z.repeat(twice, 1, 1, 1), c if c is None else c.repeat(twice, 1, 1))
+        fast.verify("decoder", z[: plan.decoder_chunk or len(z)])
+    return fast
 
 
 def _decode(prior, z, plan):
@@ -146,61 +161,165 @@ def _cat(parts):
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-# -- the generator in another precision or memory format ---------------------------------------------------------------
+# -- the generator run by another engine: precision, memory format, compiler ---------------------------------------------
 
 _PREPARED = WeakKeyDictionary()
+PLAIN = ("float32", False, "off")
+# how far one call may be from eager float32, relative norms of output and gradients: rounding, not another result
+ROUNDING = {"float32": 1e-3, "bfloat16": 0.1}
 
 
 def prepared(prior, plan):
-    """The prior as `plan` runs it: itself, or a :class:`Prepared` copy of its networks, made once."""
+    """The prior as `plan` runs it: itself, or a :class:`Prepared` copy of its networks, made once for the weights it has."""
     if plan.auto:
         raise InputError("plan.auto is not yet decided; let ld3m_min.planner.choose name a plan that fits")
     key = tuple(plan.engine.values())
-    if isinstance(prior, Prepared) or key == ("float32", False, "off"):
+    if isinstance(prior, Prepared) or key == PLAIN:
         return prior
-    copies = _PREPARED.setdefault(prior, {})
-    if (key, prior.device) not in copies:
-        copies[key, prior.device] = Prepared(prior, plan)
+    copies, now = _PREPARED.setdefault(prior, {}), versions(p for m in prior.modules for p in m.parameters())
+    if (key, prior.device) not in copies or copies[key, prior.device].of != now:
+        copies[key, prior.device] = Prepared(prior, plan, now)
     return copies[key, prior.device]
 
 
 class Prepared:
-    """A prior whose noise predictor and decoder run as a :class:`Plan` says; everything else is the prior's own.
+    """A prior whose noise predictor and decoder run by the engine that a :class:`Plan` names; all else is the prior's own.
 
-    In bfloat16 the weights are cast once. Autocast would cast a frozen weight at every call and keep each copy for the
-    backward pass: T copies of the U-Net. What enters and what leaves is float32.
+    An engine is believed only after :meth:`verify` has compared it with eager float32 on this device. In bfloat16 the weights
+    are cast once: autocast would cast a frozen weight at every call and keep each copy for the backward pass, T copies of the
+    U-Net. What enters and what leaves is float32.
+
+    Attributes:
+        ran: "denoiser" and "decoder" -> (precision, channels_last, compile) that runs now. of: which weights it is a copy of.
     """
 
-    def __init__(self, prior, plan):
-        low = plan.precision == "bfloat16"
-        self._prior, self._dtype = prior, torch.bfloat16 if low else next(prior.autoencoder.parameters()).dtype
-        networks = {"autoencoder": prior.autoencoder, "denoiser": prior.denoiser}
-        made = {k: _lowered(copy.deepcopy(m)) if low else copy.deepcopy(m) for k, m in networks.items() if m is not None}
-        for module in made.values():
-            if plan.channels_last:
-                module.to(memory_format=torch.channels_last)
-            if plan.compile != "off":
-                options = {"mode": plan.compile, "dynamic": False}
-                module.forward = torch.compile(module.forward, **options)
-                if hasattr(module, "decode"):
-                    module.decode = torch.compile(module.decode, **options)
-        self._fast = prior._like(**made)
+    def __init__(self, prior, plan, of=None):
+        self._prior, self.of, self._verified = prior, of, set()
+        named = tuple(plan.engine.values())
+        self.ran = {"decoder": named} | ({} if prior.denoiser is None else {"denoiser": named})
+        self._networks = {name: self._built(name, named) for name in self.ran}
 
     def __getattr__(self, name):
         return getattr(self._prior, name)
 
+    @property
+    def copies(self):
+        """The networks that are held beside the prior's own."""
+        parts = {"decoder": "autoencoder", "denoiser": "denoiser"}
+        return [getattr(holder, parts[name]) for name, (holder, _) in self._networks.items() if holder is not self._prior]
+
+    def _built(self, name, engine):
+        """(the prior that holds the network, the type it computes in) of one engine."""
+        precision, channels_last, mode = engine
+        part = "denoiser" if name == "denoiser" else "autoencoder"
+        if engine == PLAIN:
+            return self._prior, next(self._prior.autoencoder.parameters()).dtype
+        module = copy.deepcopy(getattr(self._prior, part))
+        if precision == "bfloat16":
+            module = _lowered(module)
+        if channels_last:
+            module.to(memory_format=torch.channels_last)
+        if mode != "off":
+            _compile(module, "forward" if name == "denoiser" else "decode", mode)
+        low = torch.bfloat16 if precision == "bfloat16" else next(self._prior.autoencoder.parameters()).dtype
+        return self._prior._like(**{part: module}), low
+
     def predict_noise(self, z, t, c):
         """As the prior's; float32 in and out."""
+        holder, dtype = self._networks["denoiser"]
         ends = type(self._prior.denoiser).__name__ in ENDS  # its first layer takes float32
-        c = c if c is None else c.to(self._dtype)
-        return self._fast.predict_noise(z if ends else z.to(self._dtype), t, c).to(z.dtype)
+        c = c if c is None else c.to(dtype)
+        return holder.predict_noise(z if ends else z.to(dtype), t, c).to(z.dtype)
 
     def decode(self, z):
         """As the prior's; float32 in and out. The codebook is looked up in float32."""
-        quantised = self._prior.quantize(z)
+        return ((self._decoded(self._prior.quantize(z)) + 1) / 2).clamp(0, 1)
+
+    def _decoded(self, z):
+        holder, dtype = self._networks["decoder"]
         options = {"force_not_quantize": True} if hasattr(self._prior.autoencoder, "quantize") else {}
-        out = self._fast.autoencoder.decode(self._prior.unscaled(quantised).to(self._dtype), **options).sample
-        return ((out.to(z.dtype) + 1) / 2).clamp(0, 1)
+        return holder.autoencoder.decode(self._prior.unscaled(z).to(dtype), **options).sample.to(z.dtype)
+
+    def verify(self, name, z, c=None):
+        """Compare a network's engine with eager float32 for inputs of this shape, once; where it is wrong, take a simpler one.
+
+        Args:
+            name: "denoiser" or "decoder". z (B, c, h, w), c (B, L, D) or None: give shapes and device, not values.
+
+        What runs in the end is in `ran`; a warning says so where it is not what the plan named.
+        """
+        if self.ran[name][2] == "off":  # only compiled code is made for one shape; a part of the batch tells as much
+            z, c = z[:1], c if c is None else c[:1]
+        shapes = name, tuple(z.shape), None if c is None else tuple(c.shape)
+        if shapes in self._verified or z.is_meta:
+            return
+        precision, channels_last, mode = self.ran[name]
+        simpler = [(precision, channels_last, "off"), PLAIN] if mode != "off" else [PLAIN]
+        for engine in simpler:
+            wrong = None if self.ran[name] == PLAIN else self._wrong(name, z, c)
+            if not wrong:
+                break
+            warnings.warn(f"the {name} run by {_words(self.ran[name])} is not the eager one on this machine ({wrong}); from here on it "
+                          f"is run by {_words(engine)}", stacklevel=4)
+            self.ran[name], self._networks[name] = engine, self._built(name, engine)
+        self._verified.add(shapes)
+
+    def _wrong(self, name, z, c):
+        """What differs from eager float32 by more than rounding, in words; None where nothing does."""
+        def results(function):
+            g = seeded(0, "verify", name)
+            inputs = [torch.randn(x.shape, generator=g, dtype=z.dtype).to(z.device).requires_grad_() for x in (z, c) if x is not None]
+            out = function(*inputs)
+            weights = torch.randn(out.shape, generator=g, dtype=z.dtype).to(z.device)
+            return [out.detach(), *torch.autograd.grad((out * weights).sum(), inputs)]
+
+        def denoised(prior):
+            t = torch.full((len(z),), prior.train_steps // 2, device=z.device)
+            return lambda z, c=None: prior.predict_noise(z, t, c)
+
+        plain = Prepared.__new__(Prepared)
+        plain._prior, plain._networks = self._prior, {k: (self._prior, z.dtype) for k in self._networks}
+        functions = [p._decoded if name == "decoder" else denoised(p) for p in (self, plain)]
+        with torch.enable_grad():
+            try:
+                found = results(functions[0])
+            except Exception as error:  # compilers fail in many ways: no compiler, no cache, an operation they don't know
+                if self.ran[name][2] == "off":
+                    raise
+                return f"it cannot be compiled: {str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__}"
+            for what, a, b in zip(("output", "gradient of Z", "gradient of c"), found, results(functions[1]), strict=False):
+                error = float((a - b).norm() / b.norm().clamp_min(torch.finfo(b.dtype).tiny))
+                if not error <= ROUNDING[self.ran[name][0]]:
+                    return f"its {what} is off by {error:.1%}"
+        return None
+
+
+def engine_of(prior, plan):
+    """What runs the networks under a plan, for records: "denoiser", "decoder" -> precision, channels_last, compile.
+
+    What the plan names, but where :meth:`Prepared.verify` has fallen back.
+    """
+    if plan.auto:
+        return None
+    fast = prepared(prior, plan)
+    ran = fast.ran if isinstance(fast, Prepared) else {"denoiser": PLAIN, "decoder": PLAIN}
+    return {name: dict(zip(plan.engine, engine, strict=True)) for name, engine in ran.items()}
+
+
+def _words(engine):
+    precision, channels_last, mode = engine
+    return ("compiled " if mode != "off" else "eager ") + precision + (" in channels-last format" if channels_last else "")
+
+
+def _compile(module, method, mode):
+    """Compile one method of a network of diffusers, all but its upsampling.
+
+    Inductor of PyTorch 2.13 gives zero for the gradient through `Upsample2D` on a CPU where it fuses it with what is around.
+    """
+    for part in module.modules():
+        if type(part).__name__ == "Upsample2D":
+            part.forward = torch.compiler.disable(part.forward)
+    setattr(module, method, torch.compile(getattr(module, method), mode=mode, dynamic=False))
 
 
 def _lowered(module):

@@ -53,7 +53,7 @@ class Forecast:
 def weights_of(prior, plan):
     """Every parameter and buffer that a plan holds: the prior's, and those of its copy in another precision or format."""
     fast = prepared(prior, plan)
-    networks = prior.modules + (fast._fast.modules if fast is not prior else [])
+    networks = prior.modules + (fast.copies if fast is not prior else [])
     return [t for m in networks for t in (*m.parameters(), *m.buffers())]
 
 

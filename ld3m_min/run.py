@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from .backprop import engine_of
 from .data import check_outside
 from .devices import checked_device
 from .distillers import DISTILLERS
@@ -334,6 +335,7 @@ def _recipe(config, data, prior, space, seconds, matching):
         "prior": used and {"source": str(used.source or OWN_PRIOR), "digest": used.networks_digest,
                            "classes": matching and matching.record},
         "plan": used and asdict(space.plan),
+        "engine": used and engine_of(used, space.plan),
         "seconds": round(seconds, 2),
     }
 

@@ -137,8 +137,9 @@ def test_a_copy_in_half_precision_is_made_once_and_leaves_the_prior_alone(tiny_p
     before = [p.clone() for m in tiny_prior.modules for p in m.parameters()]
     low = prepared(tiny_prior, Plan(precision="bfloat16"))
     assert prepared(tiny_prior, Plan(precision="bfloat16", steps=-1)) is low and prepared(tiny_prior, PER_STEP) is tiny_prior
-    assert {p.dtype for p in low._fast.denoiser.parameters()} == {torch.bfloat16, torch.float32}  # the ends stay
-    assert low._fast.denoiser.conv_out.weight.dtype == torch.float32 and low.classes == tiny_prior.classes
+    denoiser = low.copies[-1]
+    assert {p.dtype for p in denoiser.parameters()} == {torch.bfloat16, torch.float32}  # the ends stay
+    assert denoiser.conv_out.weight.dtype == torch.float32 and low.classes == tiny_prior.classes
     assert all(torch.equal(a, b) for a, b in zip(before, (p for m in tiny_prior.modules for p in m.parameters()), strict=True))
 
 

@@ -1,0 +1,122 @@
+"""An engine is believed only where it gives eager float32's output and gradients."""
+import shutil
+import warnings
+
+import pytest
+import torch
+
+from ld3m_min import backprop
+from ld3m_min.backprop import PLAIN, Plan, decode_with_plan, engine_of, generate_with_plan, prepared
+from ld3m_min.prior import LatentDiffusionPrior
+from ld3m_min.sampler import SamplerConfig
+
+from . import tiny_pipelines as tiny
+
+
+@pytest.fixture
+def codes(tiny_prior):
+    g = torch.Generator().manual_seed(0)
+    Z, noise = torch.randn(2, 3, 8, 8, generator=g), torch.randn(2, 3, 8, 8, generator=g)
+    return Z, tiny_prior.class_conditioning(torch.tensor([0, 1])).clone(), noise
+
+
+def gradients(prior, codes, plan):
+    Z, c, noise = codes
+    Z, c = Z.clone().requires_grad_(), c.clone().requires_grad_()
+    out = generate_with_plan(prior, Z, c, noise, SamplerConfig(steps=2), plan)
+    out.square().sum().backward()
+    return out.detach(), Z.grad, c.grad
+
+
+def zero_gradient(f):
+    return lambda *args, **kwargs: _with(f(*args, **kwargs), lambda y: y.detach() + 0 * y)
+
+
+def half_gradient(f):
+    return lambda *args, **kwargs: _with(f(*args, **kwargs), lambda y: y.detach() + (y - y.detach()) / 2)
+
+
+def other_image(f):
+    return lambda *args, **kwargs: _with(f(*args, **kwargs), lambda y: 1.01 * y)
+
+
+def fails(f):
+    def compiled(*args, **kwargs):
+        raise RuntimeError("no C++ compiler found")
+    return compiled
+
+
+def _with(found, change):
+    found.sample = change(found.sample)
+    return found
+
+
+@pytest.mark.parametrize("broken", [zero_gradient, half_gradient, other_image, fails])
+@pytest.mark.parametrize("where", ["forward", "decode"])
+def test_a_wrong_engine_falls_back_aloud_and_the_result_is_the_eager_one(tiny_prior, codes, monkeypatch, broken, where):
+    def compile_wrongly(module, method, mode):
+        if method == where:
+            setattr(module, method, broken(getattr(module, method)))
+
+    monkeypatch.setattr(backprop, "_compile", compile_wrongly)
+    plan, name = Plan(compile="default"), "denoiser" if where == "forward" else "decoder"
+    with pytest.warns(UserWarning, match=f"the {name} run by compiled float32 is not the eager one"):
+        found = gradients(tiny_prior, codes, plan)
+    assert all(torch.equal(a, b) for a, b in zip(found, gradients(tiny_prior, codes, Plan()), strict=True))
+    said = engine_of(tiny_prior, plan)
+    assert said[name]["compile"] == "off" and said["decoder" if name == "denoiser" else "denoiser"]["compile"] == "default"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once
+        gradients(tiny_prior, codes, plan)
+
+
+def test_a_wrong_precision_falls_back_too(tiny_prior, codes, monkeypatch):
+    monkeypatch.setitem(backprop.ROUNDING, "bfloat16", 1e-9)
+    with pytest.warns(UserWarning, match="run by eager bfloat16 is not the eager one"):
+        found = gradients(tiny_prior, codes, Plan(precision="bfloat16"))
+    assert all(torch.equal(a, b) for a, b in zip(found, gradients(tiny_prior, codes, Plan()), strict=True))
+    assert prepared(tiny_prior, Plan(precision="bfloat16")).ran == {"decoder": PLAIN, "denoiser": PLAIN}
+
+
+def test_other_shapes_are_verified_anew(tiny_prior, codes, monkeypatch):
+    monkeypatch.setattr(backprop, "_compile", lambda module, method, mode: None)
+    calls = []
+    plain = backprop.Prepared._wrong
+    monkeypatch.setattr(backprop.Prepared, "_wrong", lambda self, *args: calls.append(args[0]) or plain(self, *args))
+    for n in (1, 2, 2):
+        decode_with_plan(tiny_prior, codes[0][:n], Plan(channels_last=True))
+    assert calls == ["decoder"]  # of an engine that is not compiled, one image tells
+    for n in (1, 2, 2):
+        decode_with_plan(tiny_prior, codes[0][:n], Plan(compile="default"))
+    assert calls == ["decoder"] * 3
+
+
+def test_weights_that_changed_are_copied_anew(tiny_prior, codes):
+    plan = Plan(channels_last=True)
+    gradients(tiny_prior, codes, plan)
+    with torch.no_grad():
+        for p in tiny_prior.denoiser.parameters():
+            p.mul_(1.5)
+    for a, b in zip(gradients(tiny_prior, codes, plan), gradients(tiny_prior, codes, Plan()), strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm()
+
+
+def test_the_global_random_state_is_left_alone(tiny_prior, codes):
+    before = torch.get_rng_state()
+    gradients(tiny_prior, codes, Plan(precision="bfloat16"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_this_machines_own_compiler():
+    """Inductor as it is here, on a decoder (its U-Nets take minutes): the gradient is the eager one, whatever it took to get it."""
+    prior = LatentDiffusionPrior(tiny.autoencoder("AutoencoderKL"), None, None)
+    z, found = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), []
+    for plan in (Plan(compile="default"), Plan()):
+        x = z.clone().requires_grad_()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            decode_with_plan(prior, x, plan).square().sum().backward()
+        found.append(x.grad)
+    assert found[1].norm() > 0 and (found[0] - found[1]).norm() <= 1e-3 * found[1].norm()
+    assert engine_of(prior, Plan(compile="default"))["decoder"]["compile"] == "default"
