@@ -77,7 +77,7 @@ def unpack(archive, into, *, limits=Limits()):
         try:
             _write(archive, target, reader, limits)
         except DAMAGED as error:
-            raise _damaged(archive, "", error) from error
+            _refuse_damaged(archive, "", error)
     inside = [p for p in target.iterdir() if p.name != "__MACOSX"]
     return inside[0] if len(inside) == 1 and inside[0].is_dir() and not _is_class(inside[0]) else target
 
@@ -86,10 +86,10 @@ def _is_class(folder):
     return not any(p.is_dir() for p in folder.iterdir())
 
 
-def _damaged(archive, member, error):
+def _refuse_damaged(archive, member, error):
     where = f" at {shown(member)!r}" if member else ""
-    return InputError(f"{archive.name} is not an archive that can be read, or damaged{where}: {error or type(error).__name__}; "
-                      "copy or download it again. Nothing of it was unpacked")
+    raise InputError(f"{archive.name} is not an archive that can be read, or damaged{where}: {error or type(error).__name__}; "
+                      "copy or download it again. Nothing of it was unpacked") from error
 
 
 def _write(archive, target, reader, limits):
@@ -117,7 +117,7 @@ def _write(archive, target, reader, limits):
                 try:
                     copy(new, place)
                 except DAMAGED as error:
-                    raise _damaged(archive, name, error) from error
+                    _refuse_damaged(archive, name, error)
 
 
 def _path(archive, name, odd, limits):
@@ -160,7 +160,7 @@ def _damage():
         yield
     except OSError as error:
         if error.errno is None and not isinstance(error, gzip.BadGzipFile):
-            raise tarfile.ReadError(str(error)) from error
+            raise tarfile.ReadError(f"damaged: {error}") from error
         raise
 
 

@@ -171,6 +171,22 @@ def shown(text):
                    str(text).encode(errors="backslashreplace").decode())
 
 
+@contextmanager
+def scratch_folder(parent):
+    """A folder below `parent` for the time of the block; one that a kill leaves is swept as other litter is."""
+    place, handle = Path(parent) / f".tmp-{uuid.uuid4().hex}-scratch", None
+    place.mkdir(parents=True)
+    try:
+        if sys.platform != "win32":
+            handle = os.open(place, os.O_RDONLY)
+            hold(handle)
+        yield place
+    finally:
+        _remove(place)
+        if handle is not None:
+            os.close(handle)
+
+
 def write_json(path, value):
     """Atomically write `value` as readable JSON."""
     write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
@@ -236,7 +252,7 @@ def locked(folder):
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
-            raise OSError(errno.EINVAL, "its .lock is no ordinary file")
+            raise OSError("its .lock is no ordinary file")
         file = os.fdopen(handle, "r+")
     except OSError as error:
         raise OSError(f"cannot work in {folder}: {why(error)}; make it writable, or use another folder") from error

@@ -17,6 +17,7 @@ from .devices import checked_device
 from .distillers import DISTILLERS
 from .errors import InputError, NotFinite
 from .experts import ExpertBuffer, train_experts
+from .files import scratch_folder
 from .matching import match_classes
 from .modes import ordinary_modes
 from .networks import build_network
@@ -203,9 +204,9 @@ def _rehearse(config, data, prior, space, labels, out):
     state = {k: v.cpu() for k, v in space.state().items()}
     trial = SyntheticSet(torch.zeros(len(labels), 3, data.size, data.size), labels.cpu(), data.classes, state,
                          _recipe(config, data, prior, space, 0.0, None))
-    with tempfile.TemporaryDirectory(prefix=".tmp-trial-", dir=out) as scratch:
-        trial.save(Path(scratch) / "set")
-        SyntheticSet.load(Path(scratch) / "set")
+    with scratch_folder(out) as scratch:
+        trial.save(scratch / "set")
+        SyntheticSet.load(scratch / "set")
 
 
 def _misses(history):

@@ -3,6 +3,7 @@
 A child is killed after a time, or just before its n-th change of a file below a folder. Used by `test_kills.py` and by
 `make soak`. Everything runs on one thread, so that a fork is safe and results are bit for bit the same.
 """
+import glob
 import inspect
 import io
 import json
@@ -41,15 +42,17 @@ class Warm:
         self._process = subprocess.Popen([sys.executable, "-m", "tests.killing"], cwd=ROOT, env=environment, text=True,
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def run(self, *arguments, after=None, number=signal.SIGKILL, before=None, below=None, torn=False, poison=None):
+    def run(self, *arguments, after=None, once=None, number=signal.SIGKILL, before=None, below=None, torn=False, poison=None):
         """Run `python -m ld3m_min ARGUMENTS`.
 
         Args:
-            after: seconds until `number`, a signal, is sent. before: SIGKILL just before the n-th (from 0) change of a file
+            after: seconds until `number`, a signal, is sent; once: instead, a pattern of paths, and it is sent when there is one.
+            before: SIGKILL just before the n-th (from 0) change of a file
                 below the folder `below`; torn: a file is first cut to half, as a disk does that lost power.
             poison: name of a function of this module that the child calls first.
         """
-        request = {"arguments": [str(a) for a in arguments], "after": after, "number": int(number), "before": before,
+        request = {"arguments": [str(a) for a in arguments], "after": after, "once": once and str(once), "number": int(number),
+                   "before": before,
                    "below": below and str(below), "torn": torn, "poison": poison}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -214,6 +217,11 @@ def _fork(request):
         while time.monotonic() < deadline and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             time.sleep(0.002)
         os.kill(child, request["number"])  # a zombie takes it without effect: it is not yet waited for
+    while request["once"] and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if glob.glob(request["once"]):
+            os.kill(child, request["number"])
+            break
+        time.sleep(0.002)
     with os.fdopen(read, "rb") as pipe:
         output = pipe.read().decode()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -34,12 +34,15 @@ def buffer(config, digits, tmp_path):
     return train_experts(config, digits, tmp_path / "experts", progress=False)
 
 
-def test_experts_are_trained_and_read(config, digits, buffer):
+def test_experts_are_trained_and_read(config, digits, tmp_path):
+    """The same whichever way, but for roundings: at a rate at which training does not multiply them, on any processor."""
+    config = replace(config, mtt=replace(config.mtt, expert_lr=0.001))
+    buffer = train_experts(config, digits, tmp_path / "experts", progress=False)
     assert len(buffer) == 2
     theta = train_expert(config, digits, 1)
     assert theta.shape[0] == config.mtt.max_start_epoch + config.mtt.expert_epochs + 1
-    found = buffer.read(1, (0, 2))  # epochs apart; the same whichever way, but for roundings, which training multiplies
-    assert torch.equal(found[0], theta[0]) and (found[1] - theta[2]).norm() < 0.01 * (theta[2] - theta[0]).norm()
+    found = buffer.read(1, (0, 2))  # epochs apart
+    assert torch.equal(found[0], theta[0]) and (found[1] - theta[2]).norm() < 1e-3 * (theta[2] - theta[0]).norm()
     assert not torch.equal(theta[0], theta[1]) and not torch.equal(theta[1], theta[2])
     assert not torch.equal(buffer.read(0, (0,)), buffer.read(1, (0,)))
 

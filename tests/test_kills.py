@@ -88,10 +88,10 @@ def test_evaluation_killed_at_random(warm, tmp_path):
     assert kills == 3
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_leaves_with_its_code(warm, tmp_path, number, code):
     command = distil("DM", "pixel", iterations=500)
-    ended = warm.run(*command(tmp_path), after=3, number=number)
+    ended = warm.run(*command(tmp_path), once=tmp_path / "checkpoints" / "step-*", number=number)
     assert ended.code == code, ended.output
     assert "of 500 iterations are saved; the same command goes on from there" in ended.output and "Traceback" not in ended.output
     saved = int(ended.output.split(": ")[-1].split(" of")[0])

@@ -104,13 +104,25 @@ def test_a_copy_on_meta_has_no_data_and_leaves_the_prior_alone(tiny_prior):
     assert torch.equal(meta.alpha_bar, tiny_prior.alpha_bar)  # the schedule is arithmetic, not memory
 
 
-def test_probe_is_of_the_right_size(tiny_prior):
-    config = settings(sampler=SamplerConfig(steps=8))
-    Z, c, noise = codes(tiny_prior, config, "cpu")
-    from ld3m_min.planner import seconds_of
+@pytest.mark.parametrize("plan, calls", [(Plan(), 8), (Plan(steps=3), 11), (Plan(steps=-1), 16)])
+def test_probe_is_the_time_of_the_whole_from_short_passes(tiny_prior, monkeypatch, plan, calls):
+    """With calls of the noise predictor for seconds: each kept step is one, each recomputed one two."""
+    seen, predict = [], tiny_prior.predict_noise
+    monkeypatch.setattr(tiny_prior, "predict_noise", lambda *args: seen.append(1) or predict(*args))
 
-    took = seconds_of(lambda: generate_with_plan(tiny_prior, Z, c, noise, config.sampler).sum().backward(), "cpu", 5)
-    assert 0.3 < probe(tiny_prior, config, Plan()) / took < 3  # times on a busy machine
+    def counted(function, device, repeats):
+        seen.clear()
+        function()
+        return len(seen)
+
+    monkeypatch.setattr(planner, "seconds_of", counted)
+    assert probe(tiny_prior, settings(sampler=SamplerConfig(steps=8)), plan) == calls
+
+
+def test_seconds_are_the_median_after_a_warm_up(monkeypatch):
+    clock, called = iter([0.0, 5.0, 10.0, 11.0, 20.0, 22.0]), []
+    monkeypatch.setattr(planner.time, "perf_counter", lambda: next(clock))
+    assert planner.seconds_of(lambda: called.append(1), "cpu", 3) == 2.0 and len(called) == 4
 
 
 def test_the_fastest_plan_that_fits_is_chosen(tiny_prior, monkeypatch):
