@@ -10,7 +10,7 @@ SOURCES := $(sort $(wildcard notebooks/[0-9]*.py))
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test bench soak notebooks table table-run clean
+.PHONY: help setup book test test-matrix mutations bench soak notebooks table table-run clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -56,6 +56,12 @@ test: $(STAMP)  ## everything that must hold: lint, unit tests, notebooks, the b
 	@echo "==> 5/5 the built book: links, pages, offline reading"
 	LD3M_BOOK=1 "$(BIN)/python" -m pytest tests/test_links.py
 	@echo "==> all passed"
+
+test-matrix: $(STAMP)  ## the numeric tests under each instruction set and number of threads that this machine has
+	"$(BIN)/python" tools/test_matrix.py
+
+mutations: $(STAMP)  ## break twenty important lines, one at a time: a test must notice each
+	"$(BIN)/python" tools/mutations.py
 
 bench: $(STAMP)  ## measure speed and memory into book/_data/records (DEVICE=cuda on a GPU)
 	"$(BIN)/python" -m benchmarks --again --device $(or $(DEVICE),cpu)

@@ -220,7 +220,7 @@ class Prepared:
         if channels_last:
             module.to(memory_format=torch.channels_last)
         if mode != "off":
-            _compile(module, "forward" if name == "denoiser" else "decode", mode)
+            compile_part(module, "forward" if name == "denoiser" else "decode", mode)
         low = torch.bfloat16 if precision == "bfloat16" else next(self._prior.autoencoder.parameters()).dtype
         return self._prior._like(**{part: module}), low
 
@@ -311,7 +311,7 @@ def _words(engine):
     return ("compiled " if mode != "off" else "eager ") + precision + (" in channels-last format" if channels_last else "")
 
 
-def _compile(module, method, mode):
+def compile_part(module, method, mode):
     """Compile one method of a network of diffusers, all but its upsampling.
 
     Inductor of PyTorch 2.13 gives zero for the gradient through `Upsample2D` on a CPU where it fuses it with what is around.

@@ -5,12 +5,13 @@ trains one on the same real training images, and :func:`measure_images` asks it 
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from .digests import digest
 from .image_losses import ssim
 from .networks import build_network
 from .progress import bar
@@ -145,8 +146,9 @@ def train_judge(data, config, *, folder=None, device="cpu", progress=True):
     """
     network = build_network(config.network, width=config.width, size=config.size, classes=len(data.classes),
                             generator=seeded(0, "judge")).to(device)
-    about = f"judge-{config.network}-{config.width}-{config.size}-{config.epochs}-{config.images or 'all'}.safetensors"
-    file = folder and Path(folder) / about
+    apart = ("held_out", "per_class", "steps", "guidance_scale")  # what it is shown later doesn't change it
+    trained_as = [{k: v for k, v in asdict(config).items() if k not in apart}, data.train.digest, list(data.mean), list(data.std)]
+    file = folder and Path(folder) / f"classifier-{config.network}-{digest(trained_as)[:16]}.safetensors"
     if file and file.exists():
         from safetensors.torch import load_file
 

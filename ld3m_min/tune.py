@@ -6,9 +6,11 @@ again. Every rate that was tried is recorded, with its cost.
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from .config import ALGORITHMS, SPACES, eval_preset, preset
+from .digests import digest
 from .errors import InputError
 from .evaluate import evaluate
 from .experts import experts_name, train_experts
@@ -68,22 +70,34 @@ def search(name, data, *, records=RECORDS, runs=RUNS, rates=None, repeats=1, ite
         raise InputError(f"nothing to search called {only!r}; choose {', '.join(known)}")
     file = Path(records) / f"tune-{data.name}-{name}.json"
     tried = read_json(file)["tries"] if file.exists() else []
-    done = {(t["algorithm"], t["space"], t["lr"]) for t in tried}
-    todo = [(a, s, lr) for a in ALGORITHMS for s in SPACES for lr in rates.get((a, s), ())
-            if (a, s, lr) not in done and only in ("", f"{a}-{s}")]
-    data = data.to(device)
+    content = {"train": data.train.digest, "validation": data.validation.digest}
     protocol, prior = eval_preset(name, split="validation", repeats=repeats), None
-    changes = {"dataset": data.name} | ({"iterations": iterations} if iterations else {})
+    changes = {"dataset": data.name} | ({} if iterations is None else {"iterations": iterations})
+
+    def key(algorithm, space, lr):
+        """All that a try's result depends on but the prior's weights, which are looked at below."""
+        config = preset(name, algorithm=algorithm, space=space, lr=lr, **changes)
+        return digest([asdict(config), asdict(protocol), list(JUDGES), content])
+
+    if any("key" not in t for t in tried):
+        raise InputError(f"{file} was made by a version that didn't note what a try depends on; move it away, and search again")
+    priors = {t["prior"] for t in tried if t["prior"]}
+    done = {t["key"] for t in tried}
+    todo = [(a, s, lr) for a in ALGORITHMS for s in SPACES for lr in rates.get((a, s), ())
+            if key(a, s, lr) not in done and only in ("", f"{a}-{s}")]
+    data = data.to(device)
     for algorithm, space, lr in bar(todo, desc="tries", show=progress):
         with stoppable() as stop:
             if stop.reason:
                 stop.leave(f"{len(tried)} tries are in the record")
         config, experts = preset(name, algorithm=algorithm, space=space, lr=lr, **changes), None
-        folder = Path(runs) / f"tune-{data.name}-{name}" / f"{algorithm}-{space}-{lr:g}-{config.iterations}"
+        folder = Path(runs) / f"tune-{data.name}-{name}" / f"{key(algorithm, space, lr)[:16]}"
         if algorithm == "MTT":
             experts = train_experts(config, data, Path(runs) / experts_name(config, data), device=device, progress=progress)
         if space != "pixel" and prior is None:
             prior = LatentDiffusionPrior.from_pretrained(prior_path(config.prior), device=device)
+            if priors - {prior.networks_digest}:
+                raise InputError(f"{file} holds tries with another prior of the name {config.prior!r}; move it away, and search again")
         began = time.monotonic()
         try:
             made = distil(config, data=data, prior=prior, out=folder, experts=experts, device=device, progress=False)
@@ -91,7 +105,8 @@ def search(name, data, *, records=RECORDS, runs=RUNS, rates=None, repeats=1, ite
             accuracies = {a: list(v) for a, v in result.accuracies.items()}
         except FloatingPointError:
             accuracies = None  # diverged: recorded as such
-        tried.append({"algorithm": algorithm, "space": space, "lr": lr, "accuracies": accuracies, "iterations": config.iterations,
+        tried.append({"key": key(algorithm, space, lr), "prior": None if space == "pixel" else prior.networks_digest,
+                      "algorithm": algorithm, "space": space, "lr": lr, "accuracies": accuracies, "iterations": config.iterations,
                       "evaluation_lr": protocol.lr, "seconds": round(time.monotonic() - began, 1)})
         write_json(file, {"schema": 1, "tune": name, "dataset": data.name, "split": "validation", "tries": tried,
                           "environment": environment(device)})

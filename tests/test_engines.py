@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from ld3m_min import backprop
+from ld3m_min import backprop, train_prior
 from ld3m_min.backprop import PLAIN, Plan, decode_with_plan, engine_of, generate_with_plan, prepared
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.sampler import SamplerConfig
@@ -58,7 +58,7 @@ def test_a_wrong_engine_falls_back_aloud_and_the_result_is_the_eager_one(tiny_pr
         if method == where:
             setattr(module, method, broken(getattr(module, method)))
 
-    monkeypatch.setattr(backprop, "_compile", compile_wrongly)
+    monkeypatch.setattr(backprop, "compile_part", compile_wrongly)
     plan, name = Plan(compile="default"), "denoiser" if where == "forward" else "decoder"
     with pytest.warns(UserWarning, match=f"the {name} run by compiled float32 is not the eager one"):
         found = gradients(tiny_prior, codes, plan)
@@ -79,7 +79,7 @@ def test_a_wrong_precision_falls_back_too(tiny_prior, codes, monkeypatch):
 
 
 def test_other_shapes_are_verified_anew(tiny_prior, codes, monkeypatch):
-    monkeypatch.setattr(backprop, "_compile", lambda module, method, mode: None)
+    monkeypatch.setattr(backprop, "compile_part", lambda module, method, mode: None)
     calls = []
     plain = backprop.Prepared._wrong
     monkeypatch.setattr(backprop.Prepared, "_wrong", lambda self, *args: calls.append(args[0]) or plain(self, *args))
@@ -120,3 +120,24 @@ def test_this_machines_own_compiler():
         found.append(x.grad)
     assert found[1].norm() > 0 and (found[0] - found[1]).norm() <= 1e-3 * found[1].norm()
     assert engine_of(prior, Plan(compile="default"))["decoder"]["compile"] == "default"
+
+
+@pytest.mark.parametrize("broken, kept", [(lambda f: f, True), (zero_gradient, False), (half_gradient, False), (fails, False)])
+def test_a_denoiser_is_trained_compiled_only_where_its_gradients_stay(monkeypatch, broken, kept):
+    unet = tiny.unet().requires_grad_(True)
+    g = torch.Generator().manual_seed(0)
+    z, c, noise = torch.randn(2, 3, 8, 8, generator=g), torch.randn(2, 1, 8, generator=g), torch.randn(2, 3, 8, 8, generator=g)
+
+    def loss():
+        return (unet(z, torch.tensor([5, 500]), c).sample.float() - noise).square().mean()
+
+    def compile_wrongly(module, method, mode):
+        module.forward = broken(module.forward)
+
+    monkeypatch.setattr(train_prior, "compile_part", compile_wrongly)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert train_prior.compiled(unet, list(unet.parameters()), loss, torch.bfloat16) == kept
+    assert bool([w for w in said if "trained uncompiled" in str(w.message)]) != kept
+    loss().backward()
+    assert all(p.grad is not None for n, p in unet.named_parameters() if "attn2.to_q" not in n)
