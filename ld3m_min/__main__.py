@@ -16,6 +16,9 @@ from .errors import Mistake
 
 def main() -> None:
     """Run the command that `sys.argv` names; ends in the exit code that says how it went."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows its number instead
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     signals.leave_at_once()  # while libraries are imported, there is nothing to save
     try:
         from .commands import run

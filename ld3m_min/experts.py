@@ -164,7 +164,7 @@ def train_experts(config, data, folder, *, device="cpu", progress=True):
         FloatingPointError: an expert diverged. RuntimeError: another process works in the folder.
         Interrupted: asked to stop, see :mod:`ld3m_min.signals`.
     """
-    folder, need = Path(folder).absolute(), describe_experts(config, data)
+    folder, need = Path(folder).expanduser().absolute(), describe_experts(config, data)
     check_outside(folder, data)
     data = data.to(device)
     if (finished := _finished(folder, config, data)) is not None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import html
 import json
 import os
 import re
@@ -187,6 +188,11 @@ def scratch_folder(parent):
             os.close(handle)
 
 
+def in_card(text):
+    """Text from elsewhere as it may stand in a card: nothing of it is markup, and it stays on its line."""
+    return re.sub(r"([\\`*_\[\]#|])", r"\\\1", html.escape(shown(text)))
+
+
 def write_json(path, value):
     """Atomically write `value` as readable JSON."""
     write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
@@ -199,6 +205,8 @@ def read_json(path):
         FileNotFoundError, ValueError: no such file; not JSON. Both name the file.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no ordinary file; a pipe or device would be waited for without end")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import tempfile
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -156,7 +158,11 @@ def cache_folder():
     """Where decoded images are kept: `LD3M_CACHE`, else the user's cache folder. It may be deleted at any time."""
     if given := os.environ.get("LD3M_CACHE"):
         return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ld3m_min"
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # a user without a home, as in some containers
+        home = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+    return home / "ld3m_min"
 
 
 def decode(files, size, *, cache=None, name="images", progress=True, workers=None):
@@ -176,7 +182,7 @@ def decode(files, size, *, cache=None, name="images", progress=True, workers=Non
     target = None if cache is None else Path(cache) / f"{_safe(name)}-{size}px-{_checksum(files, size, workers)}.npy"
     if target and (images := _open_cached(target, shape)) is not None:
         return images
-    handle = _begin(target) if target else None
+    handle = _begin(target, int(np.prod(shape))) if target else None
     if handle is None:
         images = np.empty(shape, dtype=np.uint8)
         for i, image in enumerate(_decoded(files, size, name, progress, workers)):
@@ -235,11 +241,13 @@ def _open_cached(target, shape):
     return None
 
 
-def _begin(target):
+def _begin(target, need):
     """A new file beside `target`; None, with a warning, where the cache cannot be written to."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
+        if shutil.disk_usage(target.parent).free < need + 2**20:
+            raise OSError(f"{need / 2**20:.0f} MiB are needed, less is free")
         handle = open(target.with_name(f".tmp-{uuid.uuid4().hex}-{target.name}"), "wb")  # noqa: SIM115
         hold(handle.fileno())
         return handle

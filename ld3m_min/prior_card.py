@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from .files import in_card
 from .prior_quality import measure_images, measure_prior, train_judge
 from .storage import read_json, write_bytes, write_json
 
@@ -52,7 +53,7 @@ def write_card(folder, config, data, prior, quality):
     text = f"""---
 tags: [latent-diffusion, dataset-distillation]
 ---
-# Prior `{config.name}`: a class-conditional latent diffusion model of {data.source or data.name}
+# Prior `{config.name}`: a class-conditional latent diffusion model of {in_card(data.source or data.name)}
 
 - **Architecture**: `{type(prior.autoencoder).__name__}` (factor {prior.factor}, {prior.latent_channels} channels) and
   `{type(prior.denoiser).__name__}` with cross-attention to an embedding of {len(data.classes)} classes and a null class;

@@ -75,7 +75,7 @@ def distil(config, *, data, prior=None, out=None, resume=True, callback=None, ex
     if out is None:
         with tempfile.TemporaryDirectory(prefix="ld3m-") as scratch:
             return _distil(config, data, prior, None, Path(scratch), False, callback, experts, device, progress, None)
-    out = Path(out).absolute()  # whatever becomes of the working directory
+    out = Path(out).expanduser().absolute()  # whatever becomes of the working directory
     with locked(out) as lock:
         return _distil(config, data, prior, out, out, resume, callback, experts, device, progress, lock)
 

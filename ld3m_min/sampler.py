@@ -198,6 +198,9 @@ def check_codes(prior, Z, c, noise, config):
     """Refuse codes and settings that do not fit the prior; ValueError says which, and what would fit."""
     if Z.dim() != 4 or Z.shape[1] != prior.latent_channels:
         raise InputError(f"Z is {tuple(Z.shape)}, but the prior's latents are (B, {prior.latent_channels}, h, w)")
+    if not Z.is_floating_point() or any(x is not None and (x.device != Z.device or not x.is_floating_point()) for x in (c, noise)):
+        given = ", ".join(f"{n} {x.dtype} on {x.device}" for n, x in (("Z", Z), ("c", c), ("noise", noise)) if x is not None)
+        raise InputError(f"codes must be floats on one device; they are {given}")
     if noise.shape != Z.shape:
         raise InputError(f"noise is {tuple(noise.shape)} and Z {tuple(Z.shape)}; each image needs its own forward noise")
     if not prior.conditional:

@@ -71,7 +71,7 @@ def _at_once(number, frame):
 def _handle(handler):
     if threading.current_thread() is threading.main_thread():
         for number in _NAMES:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and the like have their reasons
+            if _NAMES[number] != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN:  # nohup: the terminal may close
                 signal.signal(number, handler)
 
 
@@ -79,8 +79,8 @@ def _handle(handler):
 def stoppable():
     """While inside, signals only set the :class:`Stop` it gives; a second one interrupts at once.
 
-    Loops may nest: the innermost sees the signal. Outside the main thread signals stay as they are, and so do those that the
-    process was told to ignore.
+    Loops may nest: the innermost sees the signal. Outside the main thread signals stay as they are, and so does SIGHUP
+    under nohup.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

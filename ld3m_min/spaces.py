@@ -16,6 +16,7 @@ import torch
 from .backprop import ONE_PASS, Plan, decode_with_plan, generate_with_plan
 from .config import from_dict
 from .errors import InputError, InputTypeError
+from .files import in_card
 from .prior import LatentDiffusionPrior
 from .sampler import SamplerConfig, check_codes, timesteps
 from .set_files import FORMAT, OWN_PRIOR, VERSION, check_index, check_place, check_set, check_tensors, is_path
@@ -296,7 +297,7 @@ class SyntheticSet:
         mean, std = ([round(v, 4) for v in n[k]] for k in ("mean", "std"))
         return (
             "---\ntask_categories: [image-classification]\ntags: [dataset-distillation]\n---\n"
-            f"# {c['dataset']}, distilled by {c['algorithm']} in {c['space']} space\n\n"
+            f"# {in_card(c['dataset'])}, distilled by {c['algorithm']} in {c['space']} space\n\n"
             f"{len(self.labels)} images ({self.ipc} per class) of {c['size']} px, {len(self.history)} iterations, "
             f"seed {c['seed']}.\n\n"
             f"Train on `images/` with the labels of `metadata.jsonl`; normalise with mean {mean} and std {std}; augment "

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import torch
 
+from ..errors import InputError
 from ..training import MOST_PIXELS, is_plain
 from .base import Distiller
 
@@ -17,6 +18,9 @@ def distribution_matching_loss(network, real, synthetic):
     Returns:
         A scalar, differentiable in `synthetic`.
     """
+    if real.dim() != 4 or synthetic.dim() != 4 or real.shape[1:] != synthetic.shape[1:] or not len(real) or not len(synthetic):
+        raise InputError(f"images of a class are {tuple(real.shape)} and {tuple(synthetic.shape)}; both must be (n, 3, H, W) with n of at "
+                         "least 1, of one size")
     with torch.no_grad():
         target = network.embed(real).mean(0)
     return (target - network.embed(synthetic).mean(0)).square().sum()

@@ -31,6 +31,10 @@ def trajectory_matching_loss(network, theta_start, theta_target, images, labels,
     Returns:
         A scalar, differentiable in `images` and `lr`.
     """
+    p = sum(x.numel() for x in network.parameters())
+    if theta_start.shape != (p,) or theta_target.shape != (p,) or steps < 1 or labels.shape != images.shape[:1]:
+        raise InputError(f"parameters are {tuple(theta_start.shape)} and {tuple(theta_target.shape)} for a network of {p}, labels "
+                         f"{tuple(labels.shape)} for {len(images)} images, steps {steps}; they must fit, with at least one step")
     batches = _batches(batches, len(images), steps, batch_size, generator, images.device)
     draws = _draws(augment, batches, images.shape[-1], generator, images.device)
     theta = train_student(network, theta_start, images, labels, lr, batches, augment, draws)

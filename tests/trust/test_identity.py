@@ -1,0 +1,74 @@
+"""What a run, an evaluation or a set of experts belongs to is decided by content, not by a name."""
+import shutil
+
+import pytest
+import torch
+
+from ld3m_min.run import distil
+
+from .common import eval_preset, folder_of, load, settings
+
+
+def _same(a, b):
+    return torch.equal(a.images(), b.images())
+
+
+def test_a_run_is_not_taken_up_with_other_images_of_the_same_names(tmp_path):
+    """A folder was replaced by other photographs under the same names: the old run's set must not come back as the new one's."""
+    first = load(folder_of(tmp_path / "pets", seed=1))
+    made = distil(settings(), data=first, out=tmp_path / "run", progress=False)
+    shutil.rmtree(tmp_path / "pets")
+    second = load(folder_of(tmp_path / "pets", seed=2))
+    try:
+        again = distil(settings(), data=second, out=tmp_path / "run", progress=False)
+    except ValueError:
+        return  # refused: fine
+    assert not _same(again, made)
+
+
+def test_a_run_is_not_taken_up_with_another_prior_in_the_same_folder(tmp_path):
+    """A prior was trained again into the same folder: codes learned under the old weights are not those of the new."""
+    from ld3m_min.prior import LatentDiffusionPrior
+
+    data = load(folder_of(tmp_path / "pets"))
+    prior = LatentDiffusionPrior.from_pretrained("digits").for_classes([0, 1], data.classes)
+    prior.save_pretrained(tmp_path / "prior")
+    config = settings(space="autoencoder", prior=str(tmp_path / "prior"), size=data.size)
+    distil(config, data=data, out=tmp_path / "run", progress=False)
+    shutil.rmtree(tmp_path / "prior")
+    with torch.no_grad():
+        for p in prior.autoencoder.parameters():
+            p.mul_(1.05)
+    prior.save_pretrained(tmp_path / "prior")
+    try:
+        again = distil(config, data=data, out=tmp_path / "run", progress=False)
+    except ValueError:
+        return
+    fresh = distil(config, data=data, out=tmp_path / "elsewhere", progress=False)
+    assert _same(again, fresh)
+
+
+def test_experts_of_other_images_are_refused(tmp_path):
+    """Experts trained on one folder don't serve another one of the same name, classes and number of images."""
+    from ld3m_min.experts import train_experts
+
+    config = settings(algorithm="MTT")
+    train_experts(config, load(folder_of(tmp_path / "pets", seed=1)), tmp_path / "experts", progress=False)
+    shutil.rmtree(tmp_path / "pets")
+    other = load(folder_of(tmp_path / "pets", seed=2))
+    with pytest.raises(ValueError):
+        train_experts(config, other, tmp_path / "experts", progress=False)
+
+
+def test_an_evaluation_is_not_taken_up_with_other_held_out_images(tmp_path):
+    """Accuracies on one set of test images are not those on another."""
+    from ld3m_min.evaluate import evaluate
+
+    data = load(folder_of(tmp_path / "pets", seed=1, n=20))
+    made = distil(settings(iterations=0), data=data, progress=False)
+    config = eval_preset("smoke")
+    evaluate(made, data, ("ConvNet",), config=config, out=tmp_path / "evaluation")
+    shutil.rmtree(tmp_path / "pets")
+    other = load(folder_of(tmp_path / "pets", seed=2, n=20))
+    with pytest.raises(ValueError):
+        evaluate(made, other, ("ConvNet",), config=config, out=tmp_path / "evaluation")
