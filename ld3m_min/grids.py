@@ -17,9 +17,9 @@ from .sampler import NO_RESIDUAL, PAPER_RESIDUAL
 from .storage import seeded
 from .values import checked
 
-PROJECT = Path(__file__).resolve().parents[1]  # the checkout; where the package is installed, the working directory serves
+PROJECT = Path(__file__).resolve().parents[1]  # the checkout; an installed package has none
 HOME = PROJECT if (PROJECT / "book" / "_data").is_dir() else Path()
-RECORDS, RUNS = HOME / "book" / "_data" / "records", HOME / "runs"
+RECORDS, RUNS = HOME / "book" / "_data" / "records", Path("runs")
 SPACE_NAMES = {"random": "random real images", "pixel": "pixels", "autoencoder": "autoencoder latents", "ld3m": "LD3M (Z, c)"}
 VARIANTS = {  # name -> what differs from the preset: a function of the configuration
     "": lambda c: c,

@@ -315,7 +315,7 @@ def test_images_that_are_no_numbers(digits, tiny_prior, tmp_path):
     calls = [0]
 
     def overflow(z):
-        calls[0] += 1
+        calls[0] += len(z) > 1  # the rehearsal makes one
         images = plain(z)
         factor = torch.where(torch.arange(len(images)) == 3, float("inf"), 1.0).view(-1, 1, 1, 1)
         return images * factor if calls[0] == 2 else images
