@@ -155,11 +155,11 @@ def _no_collision(archive, path, is_folder, seen):
 
 @contextmanager
 def _damage():
-    """bz2 says of damaged bytes with an OSError that has no number; one of the disk has."""
+    """gzip and bz2 say of damaged bytes with an OSError that has no number; one of the disk has."""
     try:
         yield
     except OSError as error:
-        if error.errno is None and not isinstance(error, gzip.BadGzipFile):
+        if error.errno is None:
             raise tarfile.ReadError(f"damaged: {error}") from error
         raise
 

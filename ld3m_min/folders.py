@@ -35,7 +35,7 @@ def load_folder(path, *, size=128, name=None, test_fraction=0.2, cache=True, pro
     Images are decoded once, turned upright, brought to RGB, their short side resized to `size` (antialiased bicubic)
     and the centre cropped. With train/ and one other folder, that one is the test split; with all three each is what it
     says. Without any, `test_fraction` of each class is held out. A validation split that isn't given is cut from the
-    training images: a tenth of each class, at least 1 and at most 50 images.
+    training images: a tenth of each class, at least 1 image.
 
     Args:
         cache: True keeps the decoded images in a memory-mapped file of :func:`~ld3m_min.images.cache_folder`; a path
@@ -169,7 +169,7 @@ def _key(file):
 
 
 def _tenth(n):
-    return max(1, min(50, n // 10))
+    return max(1, n // 10)
 
 
 def _hold_out(part, count, classes, pieces=2):

@@ -194,7 +194,7 @@ def decode(files, size, *, cache=None, name="images", progress=True, workers=Non
             for image in _decoded(files, size, name, progress, workers):
                 handle.write(image.numpy().tobytes())
             handle.flush()
-            handle.write(digest(torch.from_numpy(np.load(handle.name, mmap_mode="r"))).encode())
+            handle.write(digest(torch.from_numpy(np.load(handle.name, mmap_mode="c"))).encode())
             handle.flush()
             fsync(handle.fileno())
         os.replace(handle.name, target)
