@@ -190,7 +190,7 @@ def scratch_folder(parent):
 
 def in_card(text):
     """Text from elsewhere as it may stand in a card: nothing of it is markup, and it stays on its line."""
-    return re.sub(r"([\\`*_\[\]#|])", r"\\\1", html.escape(shown(text)))
+    return re.sub(r"([\\`*_\[\]#|])", r"\\\1", html.escape(shown(text), quote=False))
 
 
 def write_json(path, value):
