@@ -7,10 +7,11 @@ import torch
 
 from ld3m_min import run
 from ld3m_min.config import ALGORITHMS, SPACES, preset
+from ld3m_min.distillers import DISTILLERS
 from ld3m_min.experts import train_experts
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.run import distil, random_real
-from ld3m_min.spaces import SyntheticSet, draw_initial_images
+from ld3m_min.spaces import SyntheticSet, build_space, draw_initial_images
 from ld3m_min.storage import load_checkpoint
 
 
@@ -165,3 +166,21 @@ def test_mtts_rate_stays_in_its_bounds(digits, tiny_prior, experts):
     config = replace(config, mtt=replace(config.mtt, lr_lr=1e6))
     rates = [h["lr"] for h in distilled(config, digits, tiny_prior, experts).history]
     assert all(0.01 * config.mtt.lr * 0.999 <= r <= 100 * config.mtt.lr * 1.001 for r in rates)
+
+
+@pytest.mark.parametrize("space", ["autoencoder", "ld3m"])
+def test_the_first_step_is_the_chain_rule_and_sgd(digits, tiny_prior, space):
+    """Equation (7): dL/dZ and dL/dc are dL/dS, from the distiller at the images, through the generator; then one step of SGD."""
+    config = small("DM", space, iterations=1)
+    initial, labels = draw_initial_images(digits, config.ipc, config.seed)
+    begun = build_space(config, initial, labels, tiny_prior)
+    images = begun.images()
+    leaf = images.detach().requires_grad_()
+    DISTILLERS["DM"](replace(config, dataset=digits.name), digits).step(leaf, labels, 0)
+    wanted = {k: p.detach() - config.lr * torch.autograd.grad(images, p, leaf.grad, retain_graph=True)[0]
+              for k, p in begun.parameters.items()}
+    made = distil(config, data=digits, prior=tiny_prior, progress=False)
+    assert set(wanted) == ({"Z", "c"} if space == "ld3m" else {"Z"})
+    for k, p in begun.parameters.items():
+        assert not torch.equal(made.state[k], p.detach())
+        assert (made.state[k] - wanted[k]).norm() <= 1e-4 * (wanted[k] - p.detach()).norm()
