@@ -119,7 +119,8 @@ def test_this_machines_own_compiler():
             decode_with_plan(prior, x, plan).square().sum().backward()
         found.append(x.grad)
     assert found[1].norm() > 0 and (found[0] - found[1]).norm() <= 1e-3 * found[1].norm()
-    assert engine_of(prior, Plan(compile="default"))["decoder"]["compile"] == "default"
+    said = engine_of(prior, Plan(compile="default"))["decoder"]["compile"]
+    assert said == "default" or bool((found[0] == found[1]).all())  # eager where the compiler was wrong: under AVX2 it is
 
 
 @pytest.mark.parametrize("broken, kept", [(lambda f: f, True), (zero_gradient, False), (half_gradient, False), (fails, False)])
