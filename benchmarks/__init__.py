@@ -1,1 +1,4 @@
-"""Measurements of speed and memory: `make bench`, or `python -m benchmarks --help`. Each writes a record that the book reads."""
+"""Measurements of speed and memory: `make bench`, or `python -m benchmarks --help`.
+
+Each writes a record that the book reads.
+"""

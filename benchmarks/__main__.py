@@ -1,4 +1,8 @@
-"""`python -m benchmarks`: make the records of the speed page that are missing on this device; `--missing` lists all of them."""
+"""Make the records of the speed page that are missing on this device: `python -m benchmarks`.
+
+`--missing` lists all that are missing, on any device.
+"""
+
 from __future__ import annotations
 
 import argparse
@@ -6,16 +10,24 @@ from pathlib import Path
 
 import torch
 
-from ld3m_min.storage import write_json
+from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.io.files import write_json
 
 from . import forecasts, generator, iteration
 from .cases import CASES
 
-OTHERS = {"iterations": iteration.iterations, "scaling": iteration.scaling, "forecast-cin256": forecasts.forecasts}
+OTHERS = {
+    "iterations": iteration.iterations,
+    "scaling": iteration.scaling,
+    "forecast-cin256": forecasts.forecasts,
+}
 
 
 def names(device):
-    """What can be measured on a kind of device: the generator's cases for it, and on the CPU the rest."""
+    """What can be measured on a kind of device.
+
+    The generator's cases for it, and on the CPU the rest.
+    """
     cases = [c.name for c in CASES.values() if c.device == device]
     return [*cases, *OTHERS] if device == "cpu" else cases
 
@@ -34,18 +46,32 @@ def missing(records):
 def main():
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--case", action="append", choices=[*CASES, *OTHERS], help="only this (repeatable); made anew")
+    parser.add_argument(
+        "--case",
+        action="append",
+        choices=[*CASES, *OTHERS],
+        help="only this (repeatable); made anew",
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--records", type=Path, default=Path("book/_data/records"))
+    parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--again", action="store_true", help="measure anew what has a record")
-    parser.add_argument("--missing", action="store_true", help="list what has no record, with the commands, and stop")
+    parser.add_argument(
+        "--missing",
+        action="store_true",
+        help="list what has no record, with the commands, and stop",
+    )
     given = parser.parse_args()
     if given.missing:
-        print("\n".join(f"bench-{n}:  {command}" for n, command in missing(given.records)) or "nothing is missing")
+        print(
+            "\n".join(f"bench-{n}:  {command}" for n, command in missing(given.records))
+            or "nothing is missing"
+        )
         return
     kind = torch.device(given.device).type
-    todo = given.case or [n for n in names(kind) if given.again or not record_of(given.records, n).exists()]
+    todo = given.case or [
+        n for n in names(kind) if given.again or not record_of(given.records, n).exists()
+    ]
     for name in todo:
         print(f"{name} ...", flush=True)
         if name in CASES:
@@ -53,7 +79,10 @@ def main():
             for row, r in record["rows"].items():
                 if "median" in r:
                     peak = r["peak_bytes"] / 2**20
-                    print(f"  {row:38s} {r['median']:8.3f} s  {r['ratio']:5.2f} x  {peak:9.1f} MiB", flush=True)
+                    print(
+                        f"  {row:38s} {r['median']:8.3f} s  {r['ratio']:5.2f} x  {peak:9.1f} MiB",
+                        flush=True,
+                    )
                 else:
                     print(f"  {row:38s} {r.get('error', 'does not fit')}", flush=True)
         else:

@@ -1,4 +1,8 @@
-"""The generator, forward and backward: the public schedule and every plan, in one process and in turn."""
+"""The generator, forward and backward.
+
+The public schedule and every plan, in one process and in turn.
+"""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -7,9 +11,11 @@ from statistics import median
 import torch
 
 from ld3m_min.backprop import Plan, generate_with_plan, ladder
-from ld3m_min.ledger import Ledger
-from ld3m_min.planner import SHARE, codes, device_bytes, forecast, probe, seconds_of, synchronise, weights_of
-from ld3m_min.results import environment
+from ld3m_min.io.environment import environment, peak_memory
+from ld3m_min.planner.counter import Counter
+from ld3m_min.planner.forecast import codes, forecast, weights_of
+from ld3m_min.planner.machine import SHARE, device_bytes
+from ld3m_min.planner.seconds import probe, seconds_of, synchronise
 
 from . import public_schedule
 from .cases import load
@@ -32,17 +38,20 @@ def variants(steps, device):
 
 
 def measure(case, device, *, repeats=5, names=None):
-    """Time and memory of each variant, its gradients against the first plan's, and what the planner said before.
+    """Time and memory of each variant, with what the planner said before.
+
+    The gradients of each are compared with those of the first.
 
     Returns:
-        A record: rows with the seconds of each repeat, peak bytes, forecasts, differences of gradients; None where it
-        does not fit.
+        A record: rows with the seconds of each repeat, peak bytes, forecasts and differences of
+        gradients; `fits` is False where the memory is too small.
     """
     config, prior = case.config, load(case, device)
     public = public_schedule.as_public(prior)
     leaves = codes(prior, config, device)
     shape = (len(leaves[0]), 3, config.size, config.size)
-    cotangent = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)  # stands for dL/dS
+    # stands for dL/dS
+    cotangent = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
     plans = {SCHEDULE: None, **variants(config.sampler.steps, torch.device(device).type)}
     plans = {k: v for k, v in plans.items() if names is None or k in names}
 
@@ -50,23 +59,33 @@ def measure(case, device, *, repeats=5, names=None):
         Z, c, noise = (x.detach() for x in leaves)
         Z, c = Z.requires_grad_(), c.requires_grad_()
         if plan is None:
-            public_schedule.backward_through(public, Z, c, noise, config.sampler, lambda images: cotangent)
+            public_schedule.backward_through(
+                public, Z, c, noise, config.sampler, lambda images: cotangent
+            )
         else:
             generate_with_plan(prior, Z, c, noise, config.sampler, plan).backward(cotangent)
         return Z.grad, c.grad
 
-    # a CPU without instructions for bfloat16 takes a minute a pass: there for the gradients, timed once
-    once = {n for n, p in plans.items() if p and p.precision == "bfloat16" and torch.device(device).type == "cpu"}
+    # a CPU without instructions for bfloat16 takes a minute a pass: timed once, for the gradients
+    once = {
+        n
+        for n, p in plans.items()
+        if p and p.precision == "bfloat16" and torch.device(device).type == "cpu"
+    }
     rows, reference = {}, None
     for name, plan in plans.items():
         row = {"plan": None if plan is None else vars(plan).copy(), "seconds": []}
         if plan is not None:
             said = forecast(prior, config, plan, device=device, matching=False)
-            row |= {"forecast_bytes": said.peak_bytes, "forecast_weights": said.weight_bytes, "flops": said.flops}
+            row |= {
+                "forecast_bytes": said.peak_bytes,
+                "forecast_weights": said.weight_bytes,
+                "flops": said.flops,
+            }
             if said.total_bytes > SHARE * device_bytes(device):
                 rows[name] = row | {"fits": False}
                 continue
-        known = weights_of(prior, plan) if plan else [p for m in public.modules for p in (*m.parameters(), *m.buffers())]
+        known = weights_of(prior, plan) if plan else weights_of(public, Plan())
         try:
             row["peak_bytes"], grads = _peak(lambda plan=plan: run(plan), known, device)
         except torch.OutOfMemoryError:
@@ -76,8 +95,15 @@ def measure(case, device, *, repeats=5, names=None):
             rows[name] = row | {"error": f"{type(error).__name__}: {str(error)[:200]}"}
             continue
         reference = reference or grads
-        both = [torch.cat([g.double().flatten() / r.double().norm() for g, r in zip(x, reference, strict=True)])
-                for x in (grads, reference)]
+        both = [
+            torch.cat(
+                [
+                    g.double().flatten() / r.double().norm()
+                    for g, r in zip(x, reference, strict=True)
+                ]
+            )
+            for x in (grads, reference)
+        ]
         row["cosine"] = torch.cosine_similarity(*both, dim=0).item()
         row["relative_difference"] = ((both[0] - both[1]).norm() / both[1].norm()).item()
         if plan is not None and plan.compile == "off" and name not in once:
@@ -92,31 +118,45 @@ def measure(case, device, *, repeats=5, names=None):
             if turn and name in once:
                 continue
             synchronise(device)
-            rows[name]["seconds"].append(seconds_of(lambda name=name: run(plans[name]), device, repeats=1, warm=False))
+            rows[name]["seconds"].append(
+                seconds_of(lambda name=name: run(plans[name]), device, repeats=1, warm=False)
+            )
     for name in running:
         rows[name]["median"] = median(rows[name]["seconds"])
         if SCHEDULE in running:
             rows[name]["ratio"] = median(rows[SCHEDULE]["seconds"]) / rows[name]["median"]
-    record = {"schema": 1, "bench": "generator", "case": case.name, "prior": case.prior, "device": torch.device(device).type,
-              "images": len(leaves[0]), "size": config.size, "T": config.sampler.steps, "rows": rows,
-              "environment": environment(device)}
+    record = {
+        "schema": 1,
+        "bench": "generator",
+        "case": case.name,
+        "prior": case.prior,
+        "device": torch.device(device).type,
+        "images": len(leaves[0]),
+        "size": config.size,
+        "T": config.sampler.steps,
+        "rows": rows,
+        "environment": environment(device),
+    }
     precisions = ("float32", "bfloat16") if torch.device(device).type == "cuda" else ("float32",)
     record["matmul_flops"] = {p: matmul_flops(device, getattr(torch, p)) for p in precisions}
     return record
 
 
 def _peak(function, known, device):
-    """(peak bytes that tensors occupy beyond the weights in `known` and what else was there, what `function` returned)."""
+    """Peak bytes of a call, and what it returned.
+
+    Counted are the bytes that tensors occupy beyond the weights in `known` and what else was there.
+    """
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         out = function()
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before, out
-    with Ledger(known) as ledger:
+        return peak_memory(device) - before, out
+    with Counter(known) as counter:
         out = function()
-    return ledger.peak, out
+    return counter.peak, out
 
 
 def matmul_flops(device, dtype, n=None):

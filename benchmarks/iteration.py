@@ -1,4 +1,8 @@
-"""A whole iteration, loss included, and how cost grows: with T, with the images, with MTT's inner steps."""
+"""A whole iteration, loss included, and how its cost grows.
+
+The cost is measured against T, the number of images and MTT's inner steps.
+"""
+
 from __future__ import annotations
 
 import tempfile
@@ -8,14 +12,15 @@ from statistics import median
 import torch
 
 from ld3m_min.backprop import PLANS, generate_with_plan
-from ld3m_min.config import preset
 from ld3m_min.data import load_data
 from ld3m_min.distillers import DISTILLERS, trajectory_matching_loss
 from ld3m_min.experts import train_experts
-from ld3m_min.ledger import Ledger
+from ld3m_min.io.environment import environment
 from ld3m_min.networks import build_network, flat_parameters
-from ld3m_min.planner import codes, seconds_of
-from ld3m_min.results import environment
+from ld3m_min.planner.counter import Counter
+from ld3m_min.planner.forecast import codes, weights_of
+from ld3m_min.planner.seconds import seconds_of
+from ld3m_min.presets import preset
 
 from . import public_schedule
 from .cases import CASES, load, smaller
@@ -24,12 +29,20 @@ LENGTHS = (5, 10, 20)
 
 
 def iterations(device, *, repeats=5):
-    """Seconds of one iteration of DC, DM and MTT on the digits with the shipped prior, against the public schedule."""
+    """Seconds of one iteration of DC, DM and MTT, ours against the public schedule.
+
+    On the digits, with the shipped prior.
+    """
     prior, data = load(CASES["digits-ipc1-T10"], device), load_data("digits").to(device)
     with tempfile.TemporaryDirectory() as scratch:
         rows = {a: _one_algorithm(a, prior, data, device, repeats, scratch) for a in DISTILLERS}
-    return {"schema": 1, "bench": "iterations", "device": torch.device(device).type, "rows": rows,
-            "environment": environment(device)}
+    return {
+        "schema": 1,
+        "bench": "iterations",
+        "device": torch.device(device).type,
+        "rows": rows,
+        "environment": environment(device),
+    }
 
 
 def _one_algorithm(algorithm, prior, data, device, repeats, scratch):
@@ -39,7 +52,8 @@ def _one_algorithm(algorithm, prior, data, device, repeats, scratch):
         options = {"experts": train_experts(config, data, scratch, device=device, progress=False)}
     ours = DISTILLERS[algorithm](config, data, device, **options)
     public_config = replace(config, mtt=replace(config.mtt, gradient="approximate"))
-    theirs, public = public_schedule.PUBLIC[algorithm](public_config, data, device, **options), public_schedule.as_public(prior)
+    theirs = public_schedule.PUBLIC[algorithm](public_config, data, device, **options)
+    public = public_schedule.as_public(prior)
     Z, c, noise = codes(prior, config, device)
     labels = torch.arange(len(Z), device=device)
 
@@ -54,7 +68,9 @@ def _one_algorithm(algorithm, prior, data, device, repeats, scratch):
 
     def public_iteration():
         fresh = (x.detach().requires_grad_() for x in (Z, c))
-        public_schedule.backward_through(public, *fresh, noise, config.sampler, lambda images: loss_gradient(theirs, images))
+        public_schedule.backward_through(
+            public, *fresh, noise, config.sampler, lambda images: loss_gradient(theirs, images)
+        )
 
     times = {"ours": [], "public": []}
     for _ in range(repeats):
@@ -64,17 +80,21 @@ def _one_algorithm(algorithm, prior, data, device, repeats, scratch):
 
 
 def scaling(device, *, repeats=5):
-    """Seconds and peak bytes against T, against the number of images, and of MTT's loss against its inner steps."""
+    """Seconds and peak bytes against T and against the number of images.
+
+    Of MTT's loss against its inner steps.
+    """
     case = CASES["digits-ipc1-T10"]
     prior = load(case, device)
-    weights = [p for m in prior.modules for p in (*m.parameters(), *m.buffers())]
+    weights = weights_of(prior, PLANS["one-pass"])
     found = {"T": [], "images": [], "inner steps": []}
 
     def add(axis, value, name, function):
-        with Ledger(weights) as ledger:
+        with Counter(weights) as counter:
             function()
         times = [seconds_of(function, device, repeats=1, warm=False) for _ in range(repeats)]
-        found[axis].append({axis: value, "plan": name, "seconds": times, "peak_bytes": ledger.peak})
+        row = {axis: value, "plan": name, "seconds": times, "peak_bytes": counter.peak}
+        found[axis].append(row)
 
     def generation(config, plan):
         Z, c, noise = codes(prior, config, device)
@@ -86,11 +106,27 @@ def scaling(device, *, repeats=5):
         for ipc in (1, 2, 4):
             add("images", 10 * ipc, name, generation(replace(case.config, ipc=ipc), PLANS[name]))
     n = case.config.network
-    network = build_network(n.name, size=32, width=n.width, generator=torch.Generator().manual_seed(0)).to(device)
+    network = build_network(
+        n.name, size=32, width=n.width, generator=torch.Generator().manual_seed(0)
+    ).to(device)
     theta, lr = flat_parameters(network), torch.tensor(0.02, device=device, requires_grad=True)
-    images, labels = torch.rand(10, 3, 32, 32, device=device, requires_grad=True), torch.arange(10, device=device)
+    images, labels = (
+        torch.rand(10, 3, 32, 32, device=device, requires_grad=True),
+        torch.arange(10, device=device),
+    )
     for steps in LENGTHS:
-        add("inner steps", steps, "exact",
-            lambda steps=steps: trajectory_matching_loss(network, theta, theta + 0.1, images, labels, lr, steps).backward())
-    return {"schema": 1, "bench": "scaling", "device": torch.device(device).type, "rows": found,
-            "environment": environment(device)}
+        add(
+            "inner steps",
+            steps,
+            "exact",
+            lambda steps=steps: trajectory_matching_loss(
+                network, theta, theta + 0.1, images, labels, lr, steps
+            ).backward(),
+        )
+    return {
+        "schema": 1,
+        "bench": "scaling",
+        "device": torch.device(device).type,
+        "rows": found,
+        "environment": environment(device),
+    }

@@ -1,10 +1,14 @@
-"""How fast networks are trained and passed: evaluation, experts, the real passes of DC and DM; each against its loop.
+"""How fast networks are trained and passed.
+
+Evaluation, experts, the real passes of DC and DM; each against its loop.
 
     python -m benchmarks.networks --out book/_data/records/bench-networks-cpu.json
 
-Each function returns a dict with seconds (median, least, most), the ratio and whether the results are equal. Seconds are of
-the wall clock; `cpu` is the processor time of the same, which another process on the machine changes less.
+Each function returns a dict with seconds (median, least, most), the ratio and whether the results
+are equal. Seconds are of the wall clock; `cpu` is the processor time of the same, which another
+process on the machine changes less.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -18,17 +22,21 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad, vmap
 
-from ld3m_min.config import ARCHITECTURES, eval_preset, preset
+from ld3m_min.config import ARCHITECTURES
 from ld3m_min.data import load_data
-from ld3m_min.distillers import DC, DM, MTT, gradient_matching_distance
-from ld3m_min.distillers.dm import distribution_matching_loss
+from ld3m_min.distillers import DC, DM, MTT
 from ld3m_min.evaluate import evaluate
-from ld3m_min.experts import train_expert, train_experts
+from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.experts import train_experts
+from ld3m_min.experts.train import train_expert
+from ld3m_min.io.environment import environment
+from ld3m_min.io.files import read_json, write_json
 from ld3m_min.networks import build_network
-from ld3m_min.results import environment
+from ld3m_min.presets import eval_preset, preset
 from ld3m_min.run import random_real
-from ld3m_min.storage import read_json, write_json
 from ld3m_min.training import Group
+
+from .public_schedule import DCByClass, DMByClass
 
 
 def timed(*functions, repeats=5, enough=20.0):
@@ -45,38 +53,68 @@ def timed(*functions, repeats=5, enough=20.0):
             wall[i].append(time.perf_counter() - began)
             cpu[i].append(time.process_time() - began_cpu)
         turn += 1
-    spread = [{"median": round(statistics.median(w), 4), "min": round(min(w), 4), "max": round(max(w), 4),
-               "cpu": round(statistics.median(c), 4), "runs": len(w)} for w, c in zip(wall, cpu, strict=True)]
+    spread = [
+        {
+            "median": round(statistics.median(w), 4),
+            "min": round(min(w), 4),
+            "max": round(max(w), 4),
+            "cpu": round(statistics.median(c), 4),
+            "runs": len(w),
+        }
+        for w, c in zip(wall, cpu, strict=True)
+    ]
     return spread, results
 
 
 def _compared(loop, ours):
-    return {"loop": loop, "ours": ours, "ratio": round(loop["median"] / ours["median"], 2),
-            "cpu ratio": round(loop["cpu"] / ours["cpu"], 2)}
+    return {
+        "loop": loop,
+        "ours": ours,
+        "ratio": round(loop["median"] / ours["median"], 2),
+        "cpu ratio": round(loop["cpu"] / ours["cpu"], 2),
+    }
 
 
 def evaluation(data, *, repeats=2, architectures=ARCHITECTURES, runs=5, epochs=None):
-    """The quickstart's evaluation (preset cpu, ten real images): one after the other against side by side.
+    """The quickstart's evaluation (preset cpu, ten real images).
 
-    "threads" is what PyTorch was given; the loop uses them in each step, the other trains as many networks at a time.
+    One after the other against side by side. "threads" is what PyTorch was given; the loop uses
+    them in each step, the other trains as many networks at a time.
     """
     synthetic = random_real(preset("cpu"), data=data)
     protocol = eval_preset("cpu", repeats=repeats, **({"epochs": epochs} if epochs else {}))
     rows = {}
     for name in (*((a,) for a in architectures), tuple(architectures)):
+
         def run(plain, name=name):
             return evaluate(synthetic, data, name, config=protocol, plain=plain)
 
-        (loop, ours), (a, b) = timed(lambda run=run: run(True), lambda run=run: run(False), repeats=runs)
-        images = [round(abs(x - y) * len(data.test)) for n in name for x, y in zip(a.accuracies[n], b.accuracies[n], strict=True)]
+        (loop, ours), (a, b) = timed(
+            lambda run=run: run(True), lambda run=run: run(False), repeats=runs
+        )
+        images = [
+            round(abs(x - y) * len(data.test))
+            for n in name
+            for x, y in zip(a.accuracies[n], b.accuracies[n], strict=True)
+        ]
         rows["total" if len(name) > 1 else name[0]] = {
-            **_compared(loop, ours), "images judged otherwise": images,
-            "accuracies": {n: [list(a.accuracies[n]), list(b.accuracies[n])] for n in name}}
-    return {"threads": torch.get_num_threads(), "repeats": repeats, "epochs": protocol.epochs, **rows}
+            **_compared(loop, ours),
+            "images judged otherwise": images,
+            "accuracies": {n: [list(a.accuracies[n]), list(b.accuracies[n])] for n in name},
+        }
+    return {
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        "epochs": protocol.epochs,
+        **rows,
+    }
 
 
 def experts(data, *, count=4, runs=5):
-    """Expert trajectories of the preset cpu: one by one in the plain loop against `train_experts`."""
+    """Expert trajectories of the preset cpu.
+
+    One by one in the plain loop against `train_experts`.
+    """
     config = preset("cpu", algorithm="MTT")
     config = replace(config, mtt=replace(config.mtt, experts=count))
 
@@ -91,24 +129,36 @@ def experts(data, *, count=4, runs=5):
 
     (one, ours), (a, b) = timed(loop, together, repeats=runs)
     away = max(float((x - y).norm() / (x - x[0]).norm()) for x, y in zip(a, b, strict=True))
-    return {"threads": torch.get_num_threads(), "experts": count, "epochs": config.mtt.max_start_epoch + config.mtt.expert_epochs,
-            **_compared(one, ours), "experts per minute": round(60 * count / ours["median"], 1), "relative difference": away}
+    return {
+        "threads": torch.get_num_threads(),
+        "experts": count,
+        "epochs": config.mtt.max_start_epoch + config.mtt.expert_epochs,
+        **_compared(one, ours),
+        "experts per minute": round(60 * count / ours["median"], 1),
+        "relative difference": away,
+    }
 
 
 def distillers(data, *, ipc=1, runs=5):
-    """Whole steps of DC and DM, and the passes that were tried: all classes at once against class by class."""
+    """Whole steps of DC and DM, and their passes: all classes at once against class by class."""
     images = random_real(preset("cpu", ipc=ipc), data=data)
     x, labels, rows = images.images().detach(), images.labels, {}
-    for kind in (DC, DM):
-        distiller = kind(preset("cpu", algorithm=kind.__name__, ipc=ipc), data)
 
-        def ours(distiller=distiller):
-            leaf = x.clone().requires_grad_()
-            return distiller.step(leaf, labels, 0), leaf.grad
+    def step(distiller):
+        leaf = x.clone().requires_grad_()
+        return distiller.step(leaf, labels, 0), leaf.grad
 
-        (loop, fast), ((la, ga), (lb, gb)) = timed(lambda d=distiller: _step_by_class(d, x, labels), ours, repeats=runs)
-        rows[f"{kind.__name__} step"] = {**_compared(loop, fast), "relative difference of the loss": float((la - lb).abs() / la),
-                                         "relative difference of the gradient": float((ga - gb).norm() / ga.norm())}
+    for kind, by_class in ((DC, DCByClass), (DM, DMByClass)):
+        config = preset("cpu", algorithm=kind.__name__, ipc=ipc)
+        distiller, slow = kind(config, data), by_class(config, data)
+        (loop, fast), ((la, ga), (lb, gb)) = timed(
+            lambda d=slow: step(d), lambda d=distiller: step(d), repeats=runs
+        )
+        rows[f"{kind.__name__} step"] = {
+            **_compared(loop, fast),
+            "relative difference of the loss": float((la - lb).abs() / la),
+            "relative difference of the gradient": float((ga - gb).norm() / ga.norm()),
+        }
     pairs = distiller.pairs(x, labels, 0)
     network = distiller.network(0)
     params = {k: v.detach() for k, v in network.named_parameters()}
@@ -125,7 +175,10 @@ def distillers(data, *, ipc=1, runs=5):
 
     def gradients_by_class():
         weights = list(network.parameters())
-        return [torch.autograd.grad(F.cross_entropy(network(a), b), weights) for a, b in zip(real, y, strict=True)]
+        return [
+            torch.autograd.grad(F.cross_entropy(network(a), b), weights)
+            for a, b in zip(real, y, strict=True)
+        ]
 
     def loss(p, a, b):
         return F.cross_entropy(functional_call(network, p, (a,)), b)
@@ -134,40 +187,30 @@ def distillers(data, *, ipc=1, runs=5):
         return list(vmap(grad(loss), in_dims=(None, 0, 0))(params, real, y).values())
 
     (loop, fast), (a, b) = timed(embed_by_class, embed_all, repeats=runs)
-    rows["DM, real features in one pass"] = {**_compared(loop, fast), "relative difference": float((a - b).norm() / a.norm())}
+    rows["DM, real features in one pass"] = {
+        **_compared(loop, fast),
+        "relative difference": float((a - b).norm() / a.norm()),
+    }
     (loop, fast), (a, b) = timed(gradients_by_class, gradients_at_once, repeats=runs)
     a = [torch.stack(same) for same in zip(*a, strict=True)]
     away = max(float((s - t).norm() / s.norm()) for s, t in zip(a, b, strict=True) if s.dim() > 2)
-    rows["DC, real gradients by vmap(grad)"] = {**_compared(loop, fast), "relative difference": away}
-    return {"threads": torch.get_num_threads(), "ipc": ipc, "real images per class": real.shape[1], **rows}
-
-
-def _step_by_class(distiller, x, labels):
-    """The step of DC or DM with every class drawn, augmented and passed by itself: what the package did at first."""
-    leaf = x.clone().requires_grad_()
-    network = distiller.network(0)
-    total, params = torch.zeros(()), list(network.parameters())
-    for label in labels.unique().tolist():
-        real, synthetic = distiller.pair(leaf[labels == label], label, 0)
-        if isinstance(distiller, DM):
-            network.requires_grad_(False)
-            loss = distribution_matching_loss(network, real, synthetic)
-            loss.backward()
-        else:
-            def gradients(images, label=label, **kwargs):
-                y = torch.full((len(images),), label)
-                return torch.autograd.grad(F.cross_entropy(network(images), y), params, **kwargs)
-
-            loss = gradient_matching_distance(gradients(synthetic, create_graph=True), gradients(real))
-            loss.backward(inputs=[leaf])
-        total += loss.detach()
-    return total, leaf.grad
+    rows["DC, real gradients by vmap(grad)"] = {
+        **_compared(loop, fast),
+        "relative difference": away,
+    }
+    return {
+        "threads": torch.get_num_threads(),
+        "ipc": ipc,
+        "real images per class": real.shape[1],
+        **rows,
+    }
 
 
 def ways(*, networks=5, images=10, size=32, steps=20, runs=5):
-    """Training steps of several networks of one kind, as `training.Group` can make them: stacked, and channels-last.
+    """Training steps of several networks of one kind, as `training.Group` can make them.
 
-    The loop is one network after the other, in PyTorch's own format. ResNet18 is never stacked (batch normalisation).
+    Stacked, and channels-last. The loop is one network after the other, in PyTorch's own format.
+    ResNet18 is never stacked (batch normalisation).
     """
     protocol, rows = eval_preset("cpu"), {}
     g = torch.Generator().manual_seed(0)
@@ -175,9 +218,16 @@ def ways(*, networks=5, images=10, size=32, steps=20, runs=5):
     y = torch.randint(10, (networks, images), generator=g)
 
     def trained(name, stacked, channels_last):
-        made = [build_network(name, size=size, width=protocol.width, generator=torch.Generator().manual_seed(i)).train()
-                for i in range(networks)]
-        group = Group([n.to(memory_format=torch.channels_last) for n in made] if channels_last else made, stacked=stacked)
+        made = [
+            build_network(
+                name, size=size, width=protocol.width, generator=torch.Generator().manual_seed(i)
+            ).train()
+            for i in range(networks)
+        ]
+        group = Group(
+            [n.to(memory_format=torch.channels_last) for n in made] if channels_last else made,
+            stacked=stacked,
+        )
         for _ in range(steps):
             group.step(x, y, 0.001)
         return group.flat()
@@ -186,10 +236,19 @@ def ways(*, networks=5, images=10, size=32, steps=20, runs=5):
         tried = {"stacked": (True, False), "channels-last": (False, True)}
         if name == "ResNet18":
             tried.pop("stacked")
-        (loop, *others), _ = timed(lambda name=name: trained(name, False, False),
-                                   *(lambda name=name, w=w: trained(name, *w) for w in tried.values()), repeats=runs)
+        (loop, *others), _ = timed(
+            lambda name=name: trained(name, False, False),
+            *(lambda name=name, w=w: trained(name, *w) for w in tried.values()),
+            repeats=runs,
+        )
         rows[name] = {way: _compared(loop, ours) for way, ours in zip(tried, others, strict=True)}
-    return {"threads": torch.get_num_threads(), "networks": networks, "images": images, "steps": steps, **rows}
+    return {
+        "threads": torch.get_num_threads(),
+        "networks": networks,
+        "images": images,
+        "steps": steps,
+        **rows,
+    }
 
 
 def trajectories(data, *, steps=(5, 10, 20), runs=5):
@@ -212,24 +271,50 @@ def trajectories(data, *, steps=(5, 10, 20), runs=5):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="book/_data/records/bench-networks-cpu.json")
-    parser.add_argument("--runs", type=int, default=5, help="of each measurement; 3 where one takes longer than 20 seconds")
-    parser.add_argument("--repeats", type=int, nargs="+", default=[2, 5], help="of the evaluation: the quickstart's, the table's")
-    parser.add_argument("--epochs", type=int, default=None, help="of the evaluation; default: the protocol's")
-    parser.add_argument("--only", nargs="+", default=["evaluation", "experts", "distillers", "ways", "MTT"],
-                        help="parts to measure")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=RECORDS / "bench-networks-cpu.json")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=5,
+        help="of each measurement; 3 where one takes longer than 20 seconds",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        nargs="+",
+        default=[2, 5],
+        help="of the evaluation: the quickstart's, the table's",
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=None, help="of the evaluation; default: the protocol's"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=["evaluation", "experts", "distillers", "ways", "MTT"],
+        help="parts to measure",
+    )
     given = parser.parse_args()
     data = load_data("digits")
-    parts = {f"evaluation, {r} repeats": lambda r=r: evaluation(data, repeats=r, runs=given.runs, epochs=given.epochs)
-             for r in given.repeats}
-    parts |= {"experts": lambda: experts(data, runs=given.runs),
-              "distillers": lambda: [distillers(data, ipc=ipc, runs=given.runs) for ipc in (1, 10)],
-              "ways": lambda: ways(runs=given.runs),
-              "MTT": lambda: trajectories(data, runs=given.runs)}
+    parts = {
+        f"evaluation, {r} repeats": lambda r=r: evaluation(
+            data, repeats=r, runs=given.runs, epochs=given.epochs
+        )
+        for r in given.repeats
+    }
+    parts |= {
+        "experts": lambda: experts(data, runs=given.runs),
+        "distillers": lambda: [distillers(data, ipc=ipc, runs=given.runs) for ipc in (1, 10)],
+        "ways": lambda: ways(runs=given.runs),
+        "MTT": lambda: trajectories(data, runs=given.runs),
+    }
     record = {"schema": 1, "bench": "networks", "environment": environment()}
-    if given.only != parser.get_default("only") and Path(given.out).exists():
-        record = read_json(given.out) | {"environment": environment()}  # some parts anew, the others kept
+    if given.only != parser.get_default("only") and given.out.exists():
+        # some parts anew, the others kept
+        record = read_json(given.out) | {"environment": environment()}
     for name, measure in parts.items():
         if name.split(",")[0] in given.only:
             record[name] = measure()

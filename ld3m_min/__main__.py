@@ -1,36 +1,45 @@
-"""The door of the command line: `python -m ld3m_min COMMAND ...`; what the commands do is in `commands`.
+"""The door of the command line: `python -m ld3m_min COMMAND ...`; see :mod:`ld3m_min.commands`.
 
-Libraries are imported behind the door, so that a stop in the first second is a stop and no traceback. Exit codes: 0 done,
-2 a mistake that one line explains, 1 a bug of ours, 75 out of the time that was given, 130 Ctrl-C, 143 SIGTERM.
+Libraries are imported behind the door, so that a stop in the first second is a stop and no
+traceback. Exit codes: 0 done, 2 a mistake that one line explains, 1 a bug of ours, 75 out of the
+time that was given, 130 Ctrl-C, 143 SIGTERM.
 """
+
 from __future__ import annotations
 
 import os
 import shlex
 import sys
 import traceback
+from collections.abc import Callable
 
-from . import __version__, signals
-from .errors import Mistake
+from ld3m_min import __version__
+from ld3m_min.errors import Mistake
+from ld3m_min.io import stop as signals
 
 
 def main() -> None:
-    """Run the command that `sys.argv` names; ends in the exit code that says how it went."""
-    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows its number instead
-        if hasattr(stream, "reconfigure"):
+    """Do what `sys.argv` asks for; ends in the exit code that says how it went."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that lacks a character shows its number
             stream.reconfigure(errors="backslashreplace")
     signals.leave_at_once()  # while libraries are imported, there is nothing to save
     try:
-        from .commands import run
-        from .planner import out_of_memory
-
-        signals.interrupt()
-        _end(*_tried(run, out_of_memory))
+        _end(*_tried(_run))
     except KeyboardInterrupt:  # between two lines of ours
         _end("stopped; the same command goes on from the last checkpoint", 130)
 
 
-def _tried(run, out_of_memory):
+def _run() -> None:
+    """Read the command line, which imports what its command needs, and do what it asks for."""
+    from ld3m_min.commands import parsed
+
+    work = parsed(sys.argv[1:])
+    signals.interrupt()
+    work()
+
+
+def _tried(run: Callable[[], None]) -> tuple[str | None, int]:
     """What is to be said at the end, and the exit code."""
     try:
         run()
@@ -46,15 +55,28 @@ def _tried(run, out_of_memory):
     except (Mistake, OSError) as error:
         return str(error), 2
     except Exception as error:
-        if out_of_memory(error):
-            return f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more is to be had'}; lower --ipc or " \
-                   "--size, or see `python -m ld3m_min plan`", 2
-        traceback.print_exc()
-        return f"this is a bug of ld3m_min {__version__}, not your mistake. Please report it, with the lines above and the " \
-               f"command: python -m ld3m_min {shlex.join(sys.argv[1:])}", 1
+        return _failed(error)
 
 
-def _end(sentence, code):
+def _failed(error: Exception) -> tuple[str, int]:
+    """What is to be said of an error that nobody expected, and the exit code."""
+    from ld3m_min.planner.machine import out_of_memory
+
+    if out_of_memory(error):
+        what = str(error).splitlines()[0] if str(error) else "no more is to be had"
+        return (
+            f"out of memory: {what}; lower --ipc or --size, or see `python -m ld3m_min plan`",
+            2,
+        )
+    traceback.print_exception(error)
+    return (
+        f"this is a bug of ld3m_min {__version__}, not your mistake. Please report it, with the "
+        f"lines above and the command: python -m ld3m_min {shlex.join(sys.argv[1:])}",
+        1,
+    )
+
+
+def _end(sentence: str | None, code: int) -> None:
     if sentence:
         print(f"ld3m_min: {sentence}", file=sys.stderr)
     if code:

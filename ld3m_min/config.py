@@ -1,61 +1,95 @@
-"""Every setting of a distillation, and the presets: section 4 and the supplement of the paper.
+"""Every setting of a distillation and of its evaluation: section 4 of the paper, and supplement.
 
-Configurations are frozen dataclasses. `preset(name, algorithm=..., space=...)` gives a whole one; an unknown name, field
-or value is an error that lists the choices. `to_dict` / `from_dict` bring one into a record and back.
+Configurations are frozen dataclasses whose fields are checked when one is made. The command line
+has an option for each field; its help is the text below `Attributes`. The presets are in
+:mod:`ld3m_min.presets`.
 """
+
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field, replace
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Literal, get_args
 
-from .augment import DSA
-from .backprop import AUTO, Plan
-from .data import NORMALISATIONS
-from .errors import InputError
-from .networks import NETWORKS, NORMS
-from .sampler import SamplerConfig
-from .values import checked, from_dict, within  # noqa: F401
+from ld3m_min.augment import DSA
+from ld3m_min.backprop import Plan
+from ld3m_min.errors import InputError
+from ld3m_min.io.values import checked
+from ld3m_min.sampler import SamplerConfig
 
-ALGORITHMS = ("DC", "DM", "MTT")
-SPACES = ("pixel", "autoencoder", "ld3m")
-ARCHITECTURES = ("ConvNet", "AlexNet", "VGG11", "ResNet18", "ViT")
+Algorithm = Literal["DC", "DM", "MTT"]
+SpaceName = Literal["pixel", "autoencoder", "ld3m"]
+Architecture = Literal["ConvNet", "AlexNet", "VGG11", "ResNet18", "ViT"]
+Norm = Literal["instance", "batch", "layer", "none"]
+Normalisation = Literal["shared", "reference-mismatch"]
+
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+SPACES: tuple[SpaceName, ...] = get_args(SpaceName)
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The network that distils: ConvNet-5 at 128 px in the paper. `depth` None is the protocol's for the image size."""
+    """The network that distils: ConvNet-5 at 128 pixels in the paper (section 4.1).
 
-    name: str = "ConvNet"
+    Attributes:
+        name: architecture.
+        depth: blocks of the ConvNet. None takes the protocol's for the image size, and is the only
+            choice for other architectures.
+        width: channels of a ConvNet's block. Other architectures scale theirs by width / 128.
+        norm: normalisation in the network.
+    """
+
+    __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
+
+    name: Architecture = "ConvNet"
     depth: int | None = None
     width: int = 128
-    norm: str = "instance"
+    norm: Norm = "instance"
 
-    def __post_init__(self):
-        checked(self, name=tuple(NETWORKS), depth=">= 1", width=">= 1", norm=(*NORMS, "none"))
+    def __post_init__(self) -> None:
+        checked(self, depth=">= 1", width=">= 1")
 
 
 @dataclass(frozen=True)
 class DCConfig:
-    """Gradient matching. `metric`: "ours" (layer-wise cosine of the public code), "mse" or "cos"."""
+    """Gradient matching (section 2.1).
 
-    metric: str = "ours"
+    Attributes:
+        metric: distance of two gradients. "ours" is the cosine by layer of the public code.
+    """
 
-    def __post_init__(self):
-        checked(self, metric=("ours", "mse", "cos"))
+    __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
+
+    metric: Literal["ours", "mse", "cos"] = "ours"
+
+    def __post_init__(self) -> None:
+        checked(self)
 
 
 @dataclass(frozen=True)
 class MTTConfig:
-    """Trajectory matching and its experts.
+    """Trajectory matching and its experts (section 2.1).
 
     Attributes:
-        experts, train_epochs, expert_lr, expert_batch: how many expert trajectories, and how each is trained.
-        expert_epochs: epochs between start and target; max_start_epoch: the last start there may be.
-        steps: N, inner steps on the synthetic set; batch: images per inner step, None for all.
-        lr, lr_lr: the student's learning rate, itself learned, and the rate it is learned with.
-        gradient: "exact", or "approximate" as in the public LD3M/GLaD code, for comparison.
+        experts: number of expert trajectories.
+        train_epochs: epochs that an expert may be trained for.
+        expert_lr: learning rate of an expert's SGD.
+        expert_batch: real images in a batch of an expert's training.
+        expert_epochs: epochs between the start and the target of a match.
+        max_start_epoch: last epoch that a match may start from.
+        steps: N, inner steps of the student on the synthetic set.
+        batch: synthetic images in an inner step. None takes all of them.
+        lr: learning rate of the student, where it starts; it is learned.
+        lr_lr: learning rate that the student's learning rate is learned with.
+        gradient: of the inner steps. "approximate" is that of the public LD3M and GLaD code, for
+            comparison.
     """
+
+    __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
 
     experts: int = 5000
     train_epochs: int = 15
@@ -67,45 +101,77 @@ class MTTConfig:
     batch: int | None = None
     lr: float = 0.01
     lr_lr: float = 1e-6
-    gradient: str = "exact"
+    gradient: Literal["exact", "approximate"] = "exact"
 
-    def __post_init__(self):
-        checked(self, experts=">= 1", train_epochs=">= 1", expert_batch=">= 1", expert_epochs=">= 1", steps=">= 1", batch=">= 1",
-                max_start_epoch=">= 0", expert_lr="> 0", lr="> 0", lr_lr=">= 0", gradient=("exact", "approximate"))
+    def __post_init__(self) -> None:
+        checked(
+            self,
+            experts=">= 1",
+            train_epochs=">= 1",
+            expert_batch=">= 1",
+            expert_epochs=">= 1",
+            steps=">= 1",
+            batch=">= 1",
+            max_start_epoch=">= 0",
+            expert_lr="> 0",
+            lr="> 0",
+            lr_lr=">= 0",
+        )
         if self.max_start_epoch + self.expert_epochs > self.train_epochs:
             raise InputError(
-                f"max_start_epoch {self.max_start_epoch} + expert_epochs {self.expert_epochs} reach past the experts' "
-                f"{self.train_epochs} epochs; train them longer or match earlier"
+                f"max_start_epoch {self.max_start_epoch} + expert_epochs {self.expert_epochs} "
+                f"reach past the experts' {self.train_epochs} epochs; train them longer or match "
+                "earlier"
             )
 
 
 @dataclass(frozen=True)
 class DistilConfig:
-    """One distillation.
+    """One distillation (section 4.1).
 
     Attributes:
-        dataset, size: what is distilled, at how many pixels a side.
-        algorithm: "DC", "DM" or "MTT" (section 2.1). space: "pixel", "autoencoder" or "ld3m" (sections 2.3 and 3).
-        ipc: images per class. iterations: 0 leaves the random real images the set starts from.
-        lr, momentum: of SGD on what is learned: pixels, Z, or Z and c alike.
-        batch_real: real images per class and iteration. dsa: augmentation strategy, "none" for none.
-        normalisation: "shared" by real and synthetic images, or the "reference-mismatch" of the public code.
+        dataset: what is distilled: "digits", a subset of ImageNet such as "imagenette", or a folder
+            with one subfolder of images per class.
+        size: side of the images, in pixels.
+        algorithm: what is matched (section 2.1).
+        space: what is learned (sections 2.3 and 3).
+        ipc: images per class.
+        iterations: iterations of the distillation. 0 leaves the real images that the set starts
+            from.
+        lr: learning rate of SGD on what is learned: pixels, Z, or Z and c alike.
+        momentum: of the same SGD.
+        batch_real: real images per class and iteration.
+        dsa: augmentation, the names of its operations joined by "_"; "none" for none.
+        normalisation: of the images at a network's door: "shared" by real and synthetic ones, or
+            the "reference-mismatch" of the public code.
         prior: name, folder or hub id of the prior; not used in pixel space.
-        plan: how gradients pass the generator (section 3.3). patience: non-finite iterations in a row before it stops.
-        redraw_noise: draw the forward noise anew at every generation, as the public code does; for comparison only.
+        network: the network that distils.
+        sampler: the sampling process, for the space "ld3m".
+        plan: how gradients pass the generator (section 3.3).
+        dc: for the algorithm "DC".
+        mtt: for the algorithm "MTT".
+        learn_z: learn the latents Z, in the space "ld3m".
+        learn_c: learn the conditioning c, in the space "ld3m".
+        redraw_noise: draw the forward noise anew at every generation, as the public code does; for
+            comparison only.
+        patience: iterations in a row that may be not finite before the run stops.
+        checkpoint_every: iterations from one checkpoint to the next.
+        seed: of every draw: real images, noise, networks, augmentation.
     """
+
+    __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
 
     dataset: str = "digits"
     size: int = 32
-    algorithm: str = "DM"
-    space: str = "ld3m"
+    algorithm: Algorithm = "DM"
+    space: SpaceName = "ld3m"
     ipc: int = 1
     iterations: int = 5000
     lr: float = 0.01
     momentum: float = 0.5
     batch_real: int = 256
     dsa: str = DSA_STRATEGY
-    normalisation: str = "shared"
+    normalisation: Normalisation = "shared"
     prior: str = "digits"
     network: NetworkConfig = field(default_factory=NetworkConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -119,165 +185,122 @@ class DistilConfig:
     checkpoint_every: int = 100
     seed: int = 0
 
-    def __post_init__(self):
-        checked(self, algorithm=ALGORITHMS, space=SPACES, normalisation=NORMALISATIONS, size=">= 1", ipc=">= 1",
-                batch_real=">= 1", patience=">= 1", checkpoint_every=">= 1", iterations=">= 0", lr="> 0", momentum="in [0, 1)")
+    def __post_init__(self) -> None:
+        checked(
+            self,
+            size=">= 1",
+            ipc=">= 1",
+            batch_real=">= 1",
+            patience=">= 1",
+            checkpoint_every=">= 1",
+            iterations=">= 0",
+            lr="> 0",
+            momentum="in [0, 1)",
+        )
         DSA(self.dsa)  # an unknown operation is an error here, not at the first iteration
         if self.space == "ld3m" and not (self.learn_z or self.learn_c):
             raise InputError("learn_z and learn_c are both off: nothing would be learned")
         if self.space == "ld3m" and not self.learn_z and self.sampler.guidance_scale == 0:
-            raise InputError("with a guidance scale of 0 the images don't depend on c, and learn_z is off: nothing would be "
-                             "learned; raise sampler.guidance_scale, or learn Z")
+            raise InputError(
+                "with a guidance scale of 0 the images don't depend on c, and learn_z is off: "
+                "nothing would be learned; raise sampler.guidance_scale, or learn Z"
+            )
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """The evaluation protocol (section 4.1): train each network from scratch on the set, test once at the end.
+    """The evaluation protocol (section 4.1): networks trained from scratch on the set, tested once.
 
     Attributes:
-        epochs, batch, momentum, weight_decay, ema: of the training; the averaged weights are tested.
-        lr: by architecture; "default" for the others. width: of all networks, 128 is the protocol's.
-        repeats: independent trainings. split: "test" for the figure that is reported, "validation" for any choice.
+        epochs: epochs of a training on the set.
+        batch: images in a batch.
+        lr: learning rate by architecture; "default" for those that are not named.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        ema: decay per step of the averaged weights, which are what is tested.
+        dsa: augmentation, the names of its operations joined by "_"; "none" for none.
+        repeats: independent trainings of each architecture.
+        width: channels, as of the network that distils; 128 is the protocol's.
+        split: real images to test on: "test" for the figure that is reported, "validation" for any
+            choice.
     """
+
+    __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
 
     epochs: int = 1000
     batch: int = 256
-    lr: dict[str, float] = field(default_factory=lambda: {"default": 0.001, "VGG11": 0.0001})
+    lr: dict[str, float] = field(
+        default_factory=lambda: {"default": 0.001, "VGG11": 0.0001},
+        metadata={"keys": ("default", *ARCHITECTURES)},  # the options that the command line has
+    )
     momentum: float = 0.9
     weight_decay: float = 5e-4
     ema: float = 0.995
     dsa: str = DSA_STRATEGY
     repeats: int = 5
     width: int = 128
-    split: str = "test"
+    split: Literal["validation", "test"] = "test"
 
-    def __post_init__(self):
-        checked(self, epochs=">= 1", batch=">= 1", repeats=">= 1", width=">= 1", split=("validation", "test"), lr="> 0",
-                momentum="in [0, 1)", weight_decay=">= 0", ema="in [0, 1)")
+    def __post_init__(self) -> None:
+        checked(
+            self,
+            epochs=">= 1",
+            batch=">= 1",
+            repeats=">= 1",
+            width=">= 1",
+            lr="> 0",
+            momentum="in [0, 1)",
+            weight_decay=">= 0",
+            ema="in [0, 1)",
+        )
         DSA(self.dsa)
         if "default" not in self.lr:
             raise InputError("lr needs an entry 'default' for architectures that are not named")
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A named size of every experiment: the distillation, its learning rates per (algorithm, space), the evaluation.
-
-    `iterations` and `lr` are looked up by (algorithm, space, IPC), (algorithm, space), algorithm, then taken from `distil`.
-    `distil_at` holds what changes in the distillation at some image size, `evaluation_at` in the evaluation at some IPC.
-    """
-
-    distil: DistilConfig
-    evaluation: EvalConfig
-    lr: dict = field(default_factory=dict)
-    iterations: dict = field(default_factory=dict)
-    distil_at: dict = field(default_factory=dict)
-    evaluation_at: dict = field(default_factory=dict)
-    about: str = ""
-
-
-_PAPER = Preset(
-    DistilConfig(dataset="imagenette", size=128, iterations=5000, prior="cin256-v2", plan=AUTO),
-    EvalConfig(),
-    lr={"DC": 1e-3, "DM": 1e-2, "MTT": 10.0},
-    distil_at={256: {"iterations": 10000, "sampler": SamplerConfig(steps=20)}},
-    about="the paper's supplement: 128 px, T = 10, 5,000 iterations, 5,000 experts",
-)
-PRESETS = {
-    "smoke": Preset(
-        DistilConfig(iterations=2, batch_real=16, network=NetworkConfig(width=16), sampler=SamplerConfig(steps=2),
-                     mtt=MTTConfig(experts=2, train_epochs=2, expert_epochs=1, max_start_epoch=1, steps=2, expert_lr=0.1,
-                                   lr=0.1),
-                     checkpoint_every=1),
-        EvalConfig(epochs=3, repeats=2, width=16, lr={"default": 0.01}),
-        about="seconds; shows that everything runs, measures nothing",
-    ),
-    "cpu": Preset(
-        DistilConfig(iterations=60, batch_real=64, network=NetworkConfig(width=32),
-                     mtt=MTTConfig(experts=10, train_epochs=8, expert_lr=0.02, expert_batch=64, expert_epochs=2,
-                                   max_start_epoch=5, steps=10, lr=0.02, lr_lr=1e-5),
-                     checkpoint_every=20),
-        EvalConfig(epochs=150, width=32, ema=0.967,
-                   lr={"default": 0.01, "AlexNet": 0.006, "VGG11": 0.002, "ResNet18": 0.03, "ViT": 0.001}),
-        lr={("DC", "pixel"): 0.1, ("DC", "autoencoder"): 0.1, ("DC", "ld3m"): 1.0,
-            ("DM", "pixel"): 0.1, ("DM", "autoencoder"): 0.3, ("DM", "ld3m"): 0.1,
-            ("MTT", "pixel"): 30.0, ("MTT", "autoencoder"): 30.0, ("MTT", "ld3m"): 30.0,  # by `tune`, on validation
-            # DM matches means: each of ten images gets a tenth of the gradient, so its rate is ten times that of one
-            ("DM", "pixel", 10): 1.0, ("DM", "autoencoder", 10): 3.0, ("DM", "ld3m", 10): 1.0},
-        evaluation_at={10: {"epochs": 60, "batch": 50, "ema": 0.917}},
-        about="digits at 32 px on two CPU cores; widths, epochs, experts and iterations are shrunk",
-    ),
-    "gpu": Preset(
-        replace(_PAPER.distil, iterations=1000, mtt=MTTConfig(experts=100)),
-        EvalConfig(),
-        lr=_PAPER.lr,
-        about="as paper, with 1,000 iterations and 100 experts",
-    ),
-    "paper": _PAPER,
-    "nette": Preset(
-        replace(_PAPER.distil, iterations=1000, prior="imagenette-128", mtt=MTTConfig(experts=60, train_epochs=8)),
-        EvalConfig(),
-        lr=_PAPER.lr,
-        distil_at=_PAPER.distil_at | {256: {"iterations": 1000, "sampler": SamplerConfig(steps=20)}},
-        about="as paper, for ImageNette with the prior trained here: 1,000 iterations, 60 experts of 8 epochs",
-    ),
-    "nette-smoke": Preset(
-        replace(_PAPER.distil, iterations=2, batch_real=4, prior="imagenette-128-cpu", network=NetworkConfig(width=8),
-                sampler=SamplerConfig(steps=2), checkpoint_every=1,
-                mtt=MTTConfig(experts=1, train_epochs=1, expert_epochs=1, max_start_epoch=0, steps=2)),
-        EvalConfig(epochs=1, repeats=1, width=8),
-        lr=_PAPER.lr,
-        about="two iterations of nette, on a CPU; shows that its commands run, measures nothing",
-    ),
-    "reference": Preset(
-        replace(_PAPER.distil, iterations=10000, redraw_noise=True, normalisation="reference-mismatch",
-                mtt=MTTConfig(expert_epochs=2, max_start_epoch=2, steps=10, gradient="approximate")),
-        EvalConfig(),
-        lr={"DC": 0.1, "DM": 1.0, "MTT": 1000.0},
-        about="the public code's defaults and variants, for comparison",
-    ),
-}
-
-
-def _preset(name):
-    if name not in PRESETS:
-        raise InputError(f"unknown preset {name!r}; choose {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
-def preset(name, *, algorithm="DM", space="ld3m", **overrides):
-    """The named preset's :class:`DistilConfig` for one algorithm and space, with some fields changed.
-
-    Raises:
-        ValueError: unknown preset, field or value; the message lists the choices.
-    """
-    chosen = _preset(name)
-    within(algorithm, ALGORITHMS, "algorithm")
-    within(space, SPACES, "space")
-    known = {f.name for f in dataclasses.fields(DistilConfig)}
-    unknown = sorted(set(overrides) - known)
-    if unknown:
-        raise InputError(f"unknown setting {', '.join(unknown)}; DistilConfig has {', '.join(sorted(known))}")
-    values = {"algorithm": algorithm, "space": space}
-    for field_name, table in (("lr", chosen.lr), ("iterations", chosen.iterations)):
-        for key in ((algorithm, space, overrides.get("ipc", 1)), (algorithm, space), algorithm):
-            if key in table:
-                values[field_name] = table[key]
-                break
-    at_size = chosen.distil_at.get(overrides.get("size", chosen.distil.size), {})
-    return replace(chosen.distil, **values | at_size | overrides)
-
-
-def eval_preset(name, *, ipc=1, **overrides):
-    """The named preset's :class:`EvalConfig` at some IPC, with some fields changed."""
-    chosen = replace(_preset(name).evaluation, **_preset(name).evaluation_at.get(ipc, {}))
-    known = {f.name for f in dataclasses.fields(EvalConfig)}
-    unknown = sorted(set(overrides) - known)
-    if unknown:
-        raise InputError(f"unknown setting {', '.join(unknown)}; EvalConfig has {', '.join(sorted(known))}")
-    return replace(chosen, **overrides)
-
-
-def to_dict(config):
-    """A configuration as nested dicts of JSON values."""
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration, which is a dataclass, as nested dicts of values that JSON and YAML have."""
     return dataclasses.asdict(config)
+
+
+def hints_of(kind: type) -> dict[str, Any]:
+    """The declared type of each field of a configuration, which is Any to a type checker.
+
+    `typing.get_type_hints` has none for classes that take themselves out of checks at run time.
+    """
+    return inspect.get_annotations(kind, eval_str=True)
+
+
+def nested_fields(kind: type) -> dict[str, type]:
+    """The fields of a dataclass that hold dataclasses, or may: field -> its dataclass."""
+    found = {}
+    for name, hint in hints_of(kind).items():
+        options = [a for a in get_args(hint) if a is not type(None)] or [hint]
+        if len(options) == 1 and isinstance(options[0], type) and is_dataclass(options[0]):
+            found[name] = options[0]
+    return found
+
+
+def joined(
+    below: Mapping[str, Any], above: Mapping[str, Any], kind: type, *, extend: bool = False
+) -> dict[str, Any]:
+    """The fields of a configuration with others laid over them, at any depth.
+
+    Args:
+        below: nested fields of the dataclass `kind`, as of :func:`to_dict`; not all need be there.
+        above: some of them, with other values.
+        kind: a dataclass.
+        extend: whether a field that is itself a mapping gains what `above` has, or is replaced.
+
+    Returns:
+        Nested fields, not checked.
+    """
+    values, nested = dict(below), nested_fields(kind)
+    for name, value in above.items():
+        if name in nested and isinstance(value, Mapping):
+            values[name] = joined(values.get(name) or {}, value, nested[name], extend=extend)
+        elif extend and isinstance(value, Mapping) and isinstance(values.get(name), Mapping):
+            values[name] = {**values[name], **value}
+        else:
+            values[name] = value
+    return values

@@ -1,13 +1,18 @@
-"""Mistakes that a message explains: one family, so that the command line can tell them from bugs of this project.
+"""Mistakes that a message explains: one family, so that the command line can tell them from bugs.
 
-Everything the package raises on purpose is a :class:`Mistake`, or an OSError with a sentence in place of its number. Each
-is also the built-in exception that Python programs expect, so `except ValueError` goes on working.
+Everything the package raises on purpose is a :class:`Mistake`, or an OSError with a sentence in
+place of its number. Each is also the built-in exception that Python programs expect, so
+`except ValueError` catches an :class:`InputError`.
 """
+
 from __future__ import annotations
 
 
 class Mistake(Exception):
-    """Something that doesn't fit, with what was wrong, where, and what to do. No traceback is needed to mend it."""
+    """Something that doesn't fit, with what was wrong, where, and what to do.
+
+    No traceback is needed to mend it.
+    """
 
 
 class InputError(Mistake, ValueError):

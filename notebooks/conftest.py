@@ -5,7 +5,8 @@ import os
 import re
 import tempfile
 
-# the kernels inherit these: the small preset, no network, no progress bars, this environment's kernel
+# the kernels inherit these: the small preset, no network, no progress bars, this environment's
+# kernel
 os.environ.setdefault("LD3M_PRESET", "smoke")
 os.environ.setdefault("LD3M_OUT", tempfile.mkdtemp(prefix="ld3m-nbval-"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -41,7 +42,9 @@ class Approx(str):
         if not isinstance(other, str):
             return NotImplemented
         (a, x), (b, y) = Approx._key(self), Approx._key(other)
-        return a == b and all(math.isclose(u, v, rel_tol=RTOL, abs_tol=ATOL) for u, v in zip(x, y, strict=True))
+        return a == b and all(
+            math.isclose(u, v, rel_tol=RTOL, abs_tol=ATOL) for u, v in zip(x, y, strict=True)
+        )
 
     def __ne__(self, other):
         return not self == other
@@ -57,8 +60,13 @@ def pytest_collectstart(collector):
 
 
 def pytest_configure(config):
-    """Use the environment that runs pytest, whatever a user's own "python3" kernelspec says; five minutes a cell."""
-    if getattr(config.option, "nbval_kernel_name", None) is None and hasattr(config.option, "nbval_current_env"):
+    """Use the environment that runs pytest, whatever a user's own "python3" kernelspec says.
+
+    Five minutes a cell.
+    """
+    if getattr(config.option, "nbval_kernel_name", None) is None and hasattr(
+        config.option, "nbval_current_env"
+    ):
         config.option.nbval_current_env = True
     if getattr(config.option, "nbval_cell_timeout", None) == 2000:
         config.option.nbval_cell_timeout = 300

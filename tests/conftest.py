@@ -1,4 +1,5 @@
 """Small real components, shared by the tests: digits, and a tiny prior with random weights."""
+
 import os
 
 os.environ.setdefault("TQDM_DISABLE", "1")
@@ -7,7 +8,8 @@ import pytest
 import torch
 
 from ld3m_min.data import load_data
-from ld3m_min.train_prior import build_prior, prior_preset
+from ld3m_min.prior.architecture import build_prior
+from ld3m_min.prior.presets import prior_preset
 
 
 @pytest.fixture(scope="session")
@@ -22,18 +24,20 @@ def tiny_prior(digits):
 
 
 class LinearPrior:
-    """A prior whose noise prediction is linear, e = p z + q c, so that the sampler has a closed form."""
+    """A prior with a linear noise prediction, e = p z + q c: the sampler has a closed form."""
 
     conditional, latent_channels, train_steps = True, 2, 1000
 
     def __init__(self, p=0.3, q=0.2, codes=None):
-        from ld3m_min.prior import alphas_cumprod, ldm_scheduler
+        from ld3m_min.prior.schedule import alphas_cumprod, ldm_scheduler
 
         self.p, self.q, self.codes = p, q, codes
         self.alpha_bar = alphas_cumprod(ldm_scheduler())
 
     def predict_noise(self, z, t, c):
-        return self.p * z + self.q * c.mean((1, 2)).view(-1, 1, 1, 1) * (1 + t.view(-1, 1, 1, 1).to(z) / 1000)
+        return self.p * z + self.q * c.mean((1, 2)).view(-1, 1, 1, 1) * (
+            1 + t.view(-1, 1, 1, 1).to(z) / 1000
+        )
 
     def quantize(self, z):
         return z if self.codes is None else z + ((z / self.codes).round() * self.codes - z).detach()

@@ -1,4 +1,8 @@
-"""Faults made on purpose, shared by the tests and by `make soak`: damaged checkpoints, hostile files, broken pictures."""
+"""Faults made on purpose, shared by the tests and by `make soak`.
+
+Damaged checkpoints, hostile files, broken pictures.
+"""
+
 import io
 import json
 import stat
@@ -13,11 +17,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from ld3m_min.archives import unpack
-from ld3m_min.images import read_image
-from ld3m_min.storage import load_checkpoint, save_checkpoint, signed, write_json
+from ld3m_min.data.archives import unpack
+from ld3m_min.data.images import read_image
+from ld3m_min.io.checkpoints import Checkpointer
+from ld3m_min.io.files import signed, write_json
 
-REFUSALS = (ValueError, OSError)  # FileNotFoundError is one; anything else that comes out of a reader is a failure
+# FileNotFoundError is one; anything else that comes out of a reader is a failure
+REFUSALS = (ValueError, OSError)
 STATE = {"space.Z": torch.arange(12.0).reshape(3, 4), "momentum.space.Z": torch.ones(3, 4)}
 CONFIG = {"ipc": 1, "sampler": {"steps": 10}, "lr": 0.1}
 
@@ -25,27 +31,37 @@ CONFIG = {"ipc": 1, "sampler": {"steps": 10}, "lr": 0.1}
 def same(a, b):
     """Whether two checkpoints say the same."""
     return (a.step, a.notes, list(a.tensors)) == (b.step, b.notes, list(b.tensors)) and all(
-        torch.equal(v, b.tensors[k]) for k, v in a.tensors.items())
+        torch.equal(v, b.tensors[k]) for k, v in a.tensors.items()
+    )
 
 
 def damage_checkpoint(folder, *, step=1):
-    """Flip each `step`-th byte of the newer of two checkpoints, and cut its files at each `step`-th place.
+    """Flip each `step`-th byte of the newer of two checkpoints, and cut its files at such places.
 
     Returns:
-        region -> (tried, refused); where it isn't refused, what was read is the same as without the damage (a blank of the
-        manifest that became another). AssertionError: damage was read as if it were whole.
+        region -> (tried, refused); where it isn't refused, what was read is the same as without the
+        damage (a blank of the manifest that became another).
+
+    Raises:
+        AssertionError: damage was read as if it were whole.
     """
     history = [{"iteration": i, "loss": 0.5 + i} for i in range(2)]
     for at in (1, 2):
-        save_checkpoint(folder, at, {k: v + at for k, v in STATE.items()}, config=CONFIG, notes={"history": history[:at]})
-    good, place = load_checkpoint(folder, config=CONFIG), folder / "step-00000002"
+        Checkpointer(folder, CONFIG).save(
+            at, {k: v + at for k, v in STATE.items()}, {"history": history[:at]}
+        )
+    good, place = Checkpointer(folder, CONFIG).load(), folder / "step-00000002"
     tally = {}
     for file in ("state.safetensors", "manifest.json"):
         data = (place / file).read_bytes()
         header = 8 + struct.unpack("<Q", data[:8])[0] if file == "state.safetensors" else 0
-        changes = [(_region(file, i, header), data[:i] + bytes([data[i] ^ 1 << i % 8]) + data[i + 1:])
-                   for i in range(0, len(data), step)]
-        changes += [(f"{_region(file, i, header)}, cut", data[:i]) for i in range(0, len(data), step)]
+        changes = [
+            (_region(file, i, header), data[:i] + bytes([data[i] ^ 1 << i % 8]) + data[i + 1 :])
+            for i in range(0, len(data), step)
+        ]
+        changes += [
+            (f"{_region(file, i, header)}, cut", data[:i]) for i in range(0, len(data), step)
+        ]
         changes += [(f"{file} gone", None), (f"{file} longer", data + b"\0")]
         for region, changed in changes:
             if changed is None:
@@ -54,9 +70,11 @@ def damage_checkpoint(folder, *, step=1):
                 (place / file).write_bytes(changed)
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
-                found = load_checkpoint(folder, config=CONFIG)
+                found = Checkpointer(folder, CONFIG).load()
             refused = found.step == 1
-            assert same(found, good) or (refused and any("step-00000002" in str(w.message) for w in said)), region
+            assert same(found, good) or (
+                refused and any("step-00000002" in str(w.message) for w in said)
+            ), region
             tried, count = tally.get(region, (0, 0))
             tally[region] = (tried + 1, count + refused)
         (place / file).write_bytes(data)
@@ -76,8 +94,13 @@ def forged(folder, data, **changes):
     place = folder / "step-00000001"
     place.mkdir(parents=True)
     (place / "state.safetensors").write_bytes(data)
-    manifest = {"schema": 2, "step": 1, "config": CONFIG, "notes": {"history": [{}]},
-                "sha256": {"state.safetensors": hashlib.sha256(data).hexdigest()}} | changes
+    manifest = {
+        "schema": 2,
+        "step": 1,
+        "config": CONFIG,
+        "notes": {"history": [{}]},
+        "sha256": {"state.safetensors": hashlib.sha256(data).hexdigest()},
+    } | changes
     write_json(place / "manifest.json", signed(manifest))
 
 
@@ -111,7 +134,9 @@ def malformed_safetensors(tensors):
         "shape of 2**62 values": _container({first: entry | {"shape": [2**62]}}, b"\0" * 8),
         "shape that overflows": _container({first: entry | {"shape": [2**33, 2**33]}}, b"\0" * 8),
         "unknown dtype": _container({first: entry | {"dtype": "F31"}}, b"\0" * 8),
-        "a hole between tensors": _container({first: entry | {"data_offsets": [8, 16]}}, b"\0" * 16),
+        "a hole between tensors": _container(
+            {first: entry | {"data_offsets": [8, 16]}}, b"\0" * 16
+        ),
         "a pickle": b"\x80\x04\x95" + b"cposix\nsystem\n(S'true'\ntR.",
         "no tensors": save({}),
         "one tensor less": save({k: v for k, v in tensors.items() if k != first}),
@@ -126,14 +151,21 @@ def malformed_safetensors(tensors):
     }
 
 
-# -- pictures --------------------------------------------------------------------------------------------------------
+# -- pictures --------------------------------------------------------------------------------------
 
 
 def pictures():
     """A small picture in each format that is read: name -> bytes."""
     rng = np.random.default_rng(0)
     image, found = Image.fromarray(rng.integers(0, 255, (24, 20, 3), dtype=np.uint8)), {}
-    for suffix, kind in (("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP"), ("bmp", "BMP"), ("ppm", "PPM"), ("tiff", "TIFF")):
+    for suffix, kind in (
+        ("png", "PNG"),
+        ("jpg", "JPEG"),
+        ("webp", "WEBP"),
+        ("bmp", "BMP"),
+        ("ppm", "PPM"),
+        ("tiff", "TIFF"),
+    ):
         buffer = io.BytesIO()
         image.save(buffer, kind)
         found[f"x.{suffix}"] = buffer.getvalue()
@@ -144,7 +176,8 @@ def broken_pictures(folder, draws, count):
     """Read `count` pictures with random bytes changed, cut out or doubled.
 
     Returns:
-        (tried, refused): the others gave a picture of the right shape. Anything but a ValueError is a failure.
+        (tried, refused): the others gave a picture of the right shape. Anything but a ValueError is
+        a failure.
     """
     originals, refused = list(pictures().items()), 0
     for i in range(count):
@@ -178,7 +211,7 @@ def mutate(data, draws):
     return bytes(data)
 
 
-# -- archives --------------------------------------------------------------------------------------------------------
+# -- archives --------------------------------------------------------------------------------------
 
 
 def _zip(path, members, *, links=(), compression=zipfile.ZIP_DEFLATED):
@@ -213,40 +246,79 @@ def hostile_archives(folder):
     folder.mkdir()
     accent = "a/é.png"
     names = {
-        "up": ("../x.png", "a path out of its folder"), "up from within": ("a/../../x.png", "a path out of its folder"),
-        "absolute": ("/tmp/x.png", "an absolute path"), "a drive": ("C:/x.png", "an absolute path"),
-        "a share": ("\\\\host\\x.png", "an absolute path"), "backslashes": ("a\\..\\x.png", "a backslash"),
-        "a line break": ("a/x\n.png", "control characters"), "deep": ("d/" * 40 + "x.png", "too deep or too long"),
+        "up": ("../x.png", "a path out of its folder"),
+        "up from within": ("a/../../x.png", "a path out of its folder"),
+        "absolute": ("/tmp/x.png", "an absolute path"),
+        "a drive": ("C:/x.png", "an absolute path"),
+        "a share": ("\\\\host\\x.png", "an absolute path"),
+        "backslashes": ("a\\..\\x.png", "a backslash"),
+        "a line break": ("a/x\n.png", "control characters"),
+        "deep": ("d/" * 40 + "x.png", "too deep or too long"),
         "long": ("a/" + "x" * 300 + ".png", "too deep or too long"),
     }
     found = {}
     for what, (name, message) in names.items():
         for make, suffix in ((_zip, "zip"), (_tar, "tar"), (_tar, "tar.gz")):
-            found[f"{what}, {suffix}"] = make(folder / f"{what}.{suffix}", [("a/good.png", png), (name, png)]), message
+            found[f"{what}, {suffix}"] = (
+                make(folder / f"{what}.{suffix}", [("a/good.png", png), (name, png)]),
+                message,
+            )
     pairs = {
         "case": ([("a/x.png", png), ("a/X.png", png)], "are one on some disks"),
         "case of a folder": ([("cat/x.png", png), ("Cat/y.png", png)], "are one on some disks"),
-        "accents": ([(accent, png), (unicodedata.normalize("NFD", accent), png)], "are one on some disks"),
+        "accents": (
+            [(accent, png), (unicodedata.normalize("NFD", accent), png)],
+            "are one on some disks",
+        ),
         "twice": ([("a/x.png", png), ("a/x.png", b"other")], "twice"),
         "a file as a folder": ([("a", png), ("a/x.png", png)], "are one on some disks"),
     }
     for what, (members, message) in pairs.items():
         for make, suffix in ((_zip, "zip"), (_tar, "tgz")):
             found[f"{what}, {suffix}"] = make(folder / f"{what}.{suffix}", members), message
-    found["link out, zip"] = _zip(folder / "link.zip", [], links=[("a", "/etc")]), "a link or device"
-    found["link out, tar"] = _tar(folder / "link.tar", [], links=[("a", "../..")]), "a link or device"
-    found["through a link, tar"] = _tar(folder / "through.tar", [], links=[("a", "/tmp"), ("a/x", "y")]), "a link or device"
-    found["hard link, tar"] = _tar(folder / "hard.tar", [], links=[("a", "x")], kind=tarfile.LNKTYPE), "a link or device"
-    found["device, tar"] = _tar(folder / "device.tar", [], links=[("a", "")], kind=tarfile.CHRTYPE), "a link or device"
-    found["pipe, tar"] = _tar(folder / "pipe.tar", [], links=[("a", "")], kind=tarfile.FIFOTYPE), "a link or device"
+    found["link out, zip"] = (
+        _zip(folder / "link.zip", [], links=[("a", "/etc")]),
+        "a link or device",
+    )
+    found["link out, tar"] = (
+        _tar(folder / "link.tar", [], links=[("a", "../..")]),
+        "a link or device",
+    )
+    found["through a link, tar"] = (
+        _tar(folder / "through.tar", [], links=[("a", "/tmp"), ("a/x", "y")]),
+        "a link or device",
+    )
+    found["hard link, tar"] = (
+        _tar(folder / "hard.tar", [], links=[("a", "x")], kind=tarfile.LNKTYPE),
+        "a link or device",
+    )
+    found["device, tar"] = (
+        _tar(folder / "device.tar", [], links=[("a", "")], kind=tarfile.CHRTYPE),
+        "a link or device",
+    )
+    found["pipe, tar"] = (
+        _tar(folder / "pipe.tar", [], links=[("a", "")], kind=tarfile.FIFOTYPE),
+        "a link or device",
+    )
     zeros = bytes(70 * 2**20)
     found["bomb, zip"] = _zip(folder / "bomb.zip", [("a/x.png", zeros)]), "a mistake or a bomb"
-    found["bomb, tar.gz"] = _tar(folder / "bomb.tar.gz", [("a/x.png", zeros)]), "a mistake or a bomb"
+    found["bomb, tar.gz"] = (
+        _tar(folder / "bomb.tar.gz", [("a/x.png", zeros)]),
+        "a mistake or a bomb",
+    )
     whole = _zip(folder / "whole.zip", [("a/x.png", png)]).read_bytes()
-    damaged = whole.replace(png[40:60], bytes(20)) if png[40:60] in whole else whole[:60] + whole[80:]
-    for what, data in {"empty, zip": b"", "cut, zip": whole[:-10], "text, zip": b"<html>", "text, tar": b"<html>" * 200,
-                       "empty, tar.gz": b"", "cut, tar.gz": (folder / "up.tar.gz").read_bytes()[:90],
-                       "damaged, zip": damaged}.items():
+    damaged = (
+        whole.replace(png[40:60], bytes(20)) if png[40:60] in whole else whole[:60] + whole[80:]
+    )
+    for what, data in {
+        "empty, zip": b"",
+        "cut, zip": whole[:-10],
+        "text, zip": b"<html>",
+        "text, tar": b"<html>" * 200,
+        "empty, tar.gz": b"",
+        "cut, tar.gz": (folder / "up.tar.gz").read_bytes()[:90],
+        "damaged, zip": damaged,
+    }.items():
         suffix = what.split(", ")[1]
         (folder / f"{what.split(',')[0]}-bytes.{suffix}").write_bytes(data)
         found[what] = folder / f"{what.split(',')[0]}-bytes.{suffix}", "damaged"
@@ -259,7 +331,10 @@ def hostile_archives(folder):
 
 
 def try_archives(folder):
-    """Unpack every hostile archive; returns how many were tried. AssertionError: one was taken, or left something."""
+    """Unpack every hostile archive; returns how many were tried.
+
+    AssertionError: one was taken, or left something.
+    """
     archives, place = hostile_archives(folder), folder / "place" / "in" / "here"
     outside = sorted(p.name for p in folder.iterdir())
     for what, (archive, message) in archives.items():
@@ -271,5 +346,7 @@ def try_archives(folder):
         else:
             raise AssertionError(f"{what} was unpacked")
         assert not [p for p in place.rglob("*") if p.is_file()], what
-    assert sorted(set(p.name for p in folder.iterdir()) - {"place"}) == sorted(set(outside) - {"place"})
+    assert sorted(set(p.name for p in folder.iterdir()) - {"place"}) == sorted(
+        set(outside) - {"place"}
+    )
     return len(archives)

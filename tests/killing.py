@@ -1,10 +1,13 @@
-"""Real SIGKILLs that cost little: one warm process has everything imported, and forks a child for each command line.
+"""Real SIGKILLs that cost little: one warm process has everything imported, and forks a child for
+each command line.
 
-A child is killed after a time, or just before its n-th change of a file below a folder. Used by `test_kills.py` and by
-`make soak`. Everything runs on one thread, so that a fork is safe and results are bit for bit the same.
+A child is killed after a time, or just before its n-th change of a file below a folder. Used by
+`tests/io/test_kills.py` and by
+`make soak`. Everything runs on one thread, so that a fork is safe and results are bit for bit the
+same.
 """
+
 import glob
-import inspect
 import io
 import json
 import os
@@ -22,7 +25,10 @@ EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtr
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: `code` as shells count it (137: SIGKILL), `seconds` it ran, what it printed."""
+    """How a child ended.
+
+    `code` as shells count it (137: SIGKILL), `seconds` it ran, what it printed.
+    """
 
     code: int
     seconds: float
@@ -37,23 +43,55 @@ class Warm:
     """The warm process; `run` gives it one command line."""
 
     def __init__(self):
-        quiet = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
+        quiet = {
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "TQDM_DISABLE": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
         environment = os.environ | quiet | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.killing"], cwd=ROOT, env=environment, text=True,
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.killing"],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
-    def run(self, *arguments, after=None, once=None, number=signal.SIGKILL, before=None, below=None, torn=False, poison=None):
+    def run(
+        self,
+        *arguments,
+        after=None,
+        once=None,
+        number=signal.SIGKILL,
+        before=None,
+        below=None,
+        torn=False,
+        poison=None,
+    ):
         """Run `python -m ld3m_min ARGUMENTS`.
 
         Args:
-            after: seconds until `number`, a signal, is sent; once: instead, a pattern of paths, and it is sent when there is one.
-            before: SIGKILL just before the n-th (from 0) change of a file
-                below the folder `below`; torn: a file is first cut to half, as a disk does that lost power.
+            *arguments: ARGUMENTS, made text.
+            after: seconds until the signal `number` is sent.
+            once: instead of `after`: a pattern of paths; the signal is sent when there is one.
+            number: the signal.
+            before: SIGKILL just before the n-th (from 0) change of a file below `below`.
+            below: the folder whose files are counted.
+            torn: with `before`: the file is first cut to half, as by a disk that lost power.
             poison: name of a function of this module that the child calls first.
         """
-        request = {"arguments": [str(a) for a in arguments], "after": after, "once": once and str(once), "number": int(number),
-                   "before": before,
-                   "below": below and str(below), "torn": torn, "poison": poison}
+        request = {
+            "arguments": [str(a) for a in arguments],
+            "after": after,
+            "once": once and str(once),
+            "number": int(number),
+            "before": before,
+            "below": below and str(below),
+            "torn": torn,
+            "poison": poison,
+        }
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -67,15 +105,16 @@ class Warm:
 
 
 def evaluate_command(folder, out, *architectures):
-    """The command line of an evaluation, resumable where this version of the package can resume one."""
-    from ld3m_min.commands import evaluate
-
-    extra = ["--out", out] if "out" in inspect.signature(evaluate).parameters else []
-    return ["evaluate", folder, "--preset", "smoke", "--architectures", *architectures, *extra]
+    """The command line of an evaluation that can go on where it stopped."""
+    words = ["evaluate", folder, "--preset", "smoke", "--architectures", *architectures]
+    return [*words, "--out", out]
 
 
 def content(folder):
-    """What a run left, file by file, without what a clock decides: relative path -> bytes or JSON."""
+    """What a run left, file by file, without what a clock decides.
+
+    Relative path -> bytes or JSON.
+    """
     found = {}
     for file in sorted(Path(folder).rglob("*")):
         name = file.relative_to(folder).as_posix()
@@ -90,19 +129,32 @@ def content(folder):
 
 def _timeless(value):
     if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if k not in ("seconds", "checksum", "environment", "date")}
+        return {
+            k: _timeless(v)
+            for k, v in value.items()
+            if k not in ("seconds", "checksum", "environment", "date")
+        }
     return [_timeless(v) for v in value] if isinstance(value, list) else value
 
 
 def kill_series(warm, command, place, wanted, *, kills, draws, seconds):
-    """Kill a command line at random moments, go on with the same one, and compare what is left with `wanted`, bit for bit.
+    """Kill a command line at random moments, go on with the same one, and compare what is left.
 
     Args:
-        command: folder -> arguments. wanted: :func:`content` of a run that was never killed, or of its output (text).
-        draws: a `random.Random`. seconds: about how long a whole run takes.
+        warm: the process that runs the command line.
+        command: folder -> arguments.
+        place: a folder for the runs.
+        wanted: :func:`content` of a run that was never killed, or its output (text); what is left
+            must equal it bit for bit.
+        kills: how many, at least.
+        draws: a `random.Random`.
+        seconds: about how long a whole run takes.
 
     Returns:
-        (kills, how many runs were killed and finished). AssertionError: something was lost.
+        (kills, how many runs were killed and finished).
+
+    Raises:
+        AssertionError: something was lost.
     """
     done = finished = 0
     out = Path(place) / "run-0"
@@ -122,18 +174,20 @@ def kill_series(warm, command, place, wanted, *, kills, draws, seconds):
 
 
 def changes_of_files(warm, command, folder):
-    """How many changes of files a command line makes below `folder`: the points at which it can be killed."""
+    """How many changes of files a command line makes below `folder`: where it can be killed."""
     low, high = 0, 1
     while warm.run(*command(Path(folder) / f"count-{high}"), before=high, below=folder).killed:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        killed = warm.run(*command(Path(folder) / f"count-{low}-{middle}"), before=middle, below=folder).killed
+        killed = warm.run(
+            *command(Path(folder) / f"count-{low}-{middle}"), before=middle, below=folder
+        ).killed
         low, high = (middle, high) if killed else (low, middle)
     return high
 
 
-# -- in the warm process -------------------------------------------------------------------------------------------------
+# -- in the warm process ---------------------------------------------------------------------------
 
 
 def kill_before(n, folder, torn):
@@ -148,7 +202,9 @@ def kill_before(n, folder, torn):
     def hook(event, arguments):
         if event not in EVENTS or not isinstance(arguments[0], (str, bytes, os.PathLike)):
             return
-        if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+        if event == "open" and not (
+            isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        ):
             return
         if os.path.abspath(os.fsdecode(arguments[0])).startswith(folder):
             step()
@@ -169,12 +225,14 @@ def nan_images():
     """From the third iteration on the generator gives what is not a number."""
     from ld3m_min import run
 
-    plain = run._gradients
+    plain = run._match
 
-    def gradients(config, space, distiller, learned, labels, it):
-        return plain(config, space, distiller, learned, labels, it) if it < 2 else (float("nan"), {}, "generated images")
+    def match(setup, learner, iteration):
+        if iteration < 2:
+            return plain(setup, learner, iteration)
+        return run.Match(float("nan"), {}, "generated images")
 
-    run._gradients = gradients
+    run._match = match
 
 
 def _child(request):
@@ -214,10 +272,16 @@ def _fork(request):
     os.close(write)
     if request["after"] is not None:
         deadline = began + request["after"]
-        while time.monotonic() < deadline and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        while (
+            time.monotonic() < deadline
+            and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        ):
             time.sleep(0.002)
-        os.kill(child, request["number"])  # a zombie takes it without effect: it is not yet waited for
-    while request["once"] and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        # a zombie takes it without effect: it is not yet waited for
+        os.kill(child, request["number"])
+    while (
+        request["once"] and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    ):
         if glob.glob(request["once"]):
             os.kill(child, request["number"])
             break
@@ -225,7 +289,11 @@ def _fork(request):
     with os.fdopen(read, "rb") as pipe:
         output = pipe.read().decode()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return {"code": 128 - code if code < 0 else code, "seconds": time.monotonic() - began, "output": output}
+    return {
+        "code": 128 - code if code < 0 else code,
+        "seconds": time.monotonic() - began,
+        "output": output,
+    }
 
 
 def serve():
@@ -234,8 +302,12 @@ def serve():
     import sklearn.datasets
     import torch
 
-    from ld3m_min import data, evaluate, experts, prior, run, train_prior
+    from ld3m_min import evaluate, run
     from ld3m_min.__main__ import main
+    from ld3m_min.data import loading as data
+    from ld3m_min.experts import train as experts
+    from ld3m_min.prior import latent_diffusion as prior
+    from ld3m_min.prior import train as train_prior
 
     torch.set_num_threads(1)
     data.load_data("digits")

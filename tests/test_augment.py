@@ -8,7 +8,9 @@ import torch
 from ld3m_min import augment
 from ld3m_min.augment import DSA, FAMILIES
 
-OPERATIONS = {operation.__name__: names for family in FAMILIES.values() for operation, names in family.items()}
+OPERATIONS = {
+    operation.__name__: names for family in FAMILIES.values() for operation, names in family.items()
+}
 
 
 def seeded(seed):
@@ -52,8 +54,12 @@ def test_a_siamese_draw_meets_batches_of_any_size(family):
 def test_values_per_image_equal_single_calls(family):
     x, dsa = images(5), DSA(family)
     draw = dsa.draw(5, 16, seeded(1))
-    singles = [dsa.apply(x[i:i + 1], augment.Draw(family, {k: v[i:i + 1] for k, v in draw.values.items()}))
-               for i in range(5)]
+    singles = [
+        dsa.apply(
+            x[i : i + 1], augment.Draw(family, {k: v[i : i + 1] for k, v in draw.values.items()})
+        )
+        for i in range(5)
+    ]
     torch.testing.assert_close(dsa.apply(x, draw), torch.cat(singles), rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match=r"3 values \(one per image\)"):
         dsa.apply(x[:3], draw)
@@ -101,8 +107,14 @@ def test_sampling_equals_grid_sample(operation):
 def test_draws_that_leave_the_image_alone():
     x = images(dtype=torch.float64)
     half, zero = torch.tensor([0.5]), torch.tensor([0])
-    for y in (augment.brightness(x, half), augment.saturation(x, half), augment.contrast(x, half),
-              augment.crop(x, (zero, zero)), augment.flip(x, half), augment.rotate(x, half)):
+    for y in (
+        augment.brightness(x, half),
+        augment.saturation(x, half),
+        augment.contrast(x, half),
+        augment.crop(x, (zero, zero)),
+        augment.flip(x, half),
+        augment.rotate(x, half),
+    ):
         torch.testing.assert_close(y, x, rtol=0, atol=1e-12)
 
 
@@ -114,7 +126,9 @@ def test_crop_shifts_and_flip_mirrors():
     assert torch.equal(augment.flip(x, torch.tensor([0.1])), x.flip(3))
 
 
-@pytest.mark.parametrize(("row", "col", "zeros"), [(8, 8, 64), (0, 0, 16), (16, 16, 16), (0, 8, 32)])
+@pytest.mark.parametrize(
+    ("row", "col", "zeros"), [(8, 8, 64), (0, 0, 16), (16, 16, 16), (0, 8, 32)]
+)
 def test_cutout_is_cut_off_at_the_border(row, col, zeros):
     y = augment.cutout(torch.ones(1, 1, 16, 16), (torch.tensor([row]), torch.tensor([col])))
     assert int((y == 0).sum()) == zeros

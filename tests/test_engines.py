@@ -1,13 +1,15 @@
 """An engine is believed only where it gives eager float32's output and gradients."""
+
 import shutil
 import warnings
 
 import pytest
 import torch
 
-from ld3m_min import backprop, train_prior
-from ld3m_min.backprop import PLAIN, Plan, decode_with_plan, engine_of, generate_with_plan, prepared
-from ld3m_min.prior import LatentDiffusionPrior
+from ld3m_min import engines
+from ld3m_min.backprop import Plan, decode_with_plan, generate_with_plan
+from ld3m_min.engines import PLAIN, engine_of, prepared
+from ld3m_min.prior import LatentDiffusionPrior, fit
 from ld3m_min.sampler import SamplerConfig
 
 from . import tiny_pipelines as tiny
@@ -33,7 +35,9 @@ def zero_gradient(f):
 
 
 def half_gradient(f):
-    return lambda *args, **kwargs: _with(f(*args, **kwargs), lambda y: y.detach() + (y - y.detach()) / 2)
+    return lambda *args, **kwargs: _with(
+        f(*args, **kwargs), lambda y: y.detach() + (y - y.detach()) / 2
+    )
 
 
 def other_image(f):
@@ -43,6 +47,7 @@ def other_image(f):
 def fails(f):
     def compiled(*args, **kwargs):
         raise RuntimeError("no C++ compiler found")
+
     return compiled
 
 
@@ -53,36 +58,52 @@ def _with(found, change):
 
 @pytest.mark.parametrize("broken", [zero_gradient, half_gradient, other_image, fails])
 @pytest.mark.parametrize("where", ["forward", "decode"])
-def test_a_wrong_engine_falls_back_aloud_and_the_result_is_the_eager_one(tiny_prior, codes, monkeypatch, broken, where):
+def test_a_wrong_engine_falls_back_aloud_and_the_result_is_the_eager_one(
+    tiny_prior, codes, monkeypatch, broken, where
+):
     def compile_wrongly(module, method, mode):
         if method == where:
             setattr(module, method, broken(getattr(module, method)))
 
-    monkeypatch.setattr(backprop, "compile_part", compile_wrongly)
+    monkeypatch.setattr(engines, "compile_part", compile_wrongly)
     plan, name = Plan(compile="default"), "denoiser" if where == "forward" else "decoder"
-    with pytest.warns(UserWarning, match=f"the {name} run by compiled float32 is not the eager one"):
+    with pytest.warns(
+        UserWarning, match=f"the {name} run by compiled float32 is not the eager one"
+    ):
         found = gradients(tiny_prior, codes, plan)
-    assert all(torch.equal(a, b) for a, b in zip(found, gradients(tiny_prior, codes, Plan()), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(found, gradients(tiny_prior, codes, Plan()), strict=True)
+    )
     said = engine_of(tiny_prior, plan)
-    assert said[name]["compile"] == "off" and said["decoder" if name == "denoiser" else "denoiser"]["compile"] == "default"
+    assert (
+        said[name]["compile"] == "off"
+        and said["decoder" if name == "denoiser" else "denoiser"]["compile"] == "default"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said once
         gradients(tiny_prior, codes, plan)
 
 
 def test_a_wrong_precision_falls_back_too(tiny_prior, codes, monkeypatch):
-    monkeypatch.setitem(backprop.ROUNDING, "bfloat16", 1e-9)
+    monkeypatch.setitem(engines.ROUNDING, "bfloat16", 1e-9)
     with pytest.warns(UserWarning, match="run by eager bfloat16 is not the eager one"):
         found = gradients(tiny_prior, codes, Plan(precision="bfloat16"))
-    assert all(torch.equal(a, b) for a, b in zip(found, gradients(tiny_prior, codes, Plan()), strict=True))
-    assert prepared(tiny_prior, Plan(precision="bfloat16")).ran == {"decoder": PLAIN, "denoiser": PLAIN}
+    assert all(
+        torch.equal(a, b) for a, b in zip(found, gradients(tiny_prior, codes, Plan()), strict=True)
+    )
+    assert prepared(tiny_prior, Plan(precision="bfloat16")).ran == {
+        "decoder": PLAIN,
+        "denoiser": PLAIN,
+    }
 
 
 def test_other_shapes_are_verified_anew(tiny_prior, codes, monkeypatch):
-    monkeypatch.setattr(backprop, "compile_part", lambda module, method, mode: None)
+    monkeypatch.setattr(engines, "compile_part", lambda module, method, mode: None)
     calls = []
-    plain = backprop.Prepared._wrong
-    monkeypatch.setattr(backprop.Prepared, "_wrong", lambda self, *args: calls.append(args[0]) or plain(self, *args))
+    plain = engines.Prepared._wrong
+    monkeypatch.setattr(
+        engines.Prepared, "_wrong", lambda self, *args: calls.append(args[0]) or plain(self, *args)
+    )
     for n in (1, 2, 2):
         decode_with_plan(tiny_prior, codes[0][:n], Plan(channels_last=True))
     assert calls == ["decoder"]  # of an engine that is not compiled, one image tells
@@ -97,7 +118,9 @@ def test_weights_that_changed_are_copied_anew(tiny_prior, codes):
     with torch.no_grad():
         for p in tiny_prior.denoiser.parameters():
             p.mul_(1.5)
-    for a, b in zip(gradients(tiny_prior, codes, plan), gradients(tiny_prior, codes, Plan()), strict=True):
+    for a, b in zip(
+        gradients(tiny_prior, codes, plan), gradients(tiny_prior, codes, Plan()), strict=True
+    ):
         assert (a - b).norm() <= 1e-4 * b.norm()
 
 
@@ -109,7 +132,10 @@ def test_the_global_random_state_is_left_alone(tiny_prior, codes):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_this_machines_own_compiler():
-    """Inductor as it is here, on a decoder (its U-Nets take minutes): the gradient is the eager one, whatever it took to get it."""
+    """Inductor as it is here, on a decoder (its U-Nets take minutes).
+
+    The gradient is the eager one, whatever it took to get it.
+    """
     prior = LatentDiffusionPrior(tiny.autoencoder("AutoencoderKL"), None, None)
     z, found = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), []
     for plan in (Plan(compile="default"), Plan()):
@@ -120,14 +146,22 @@ def test_this_machines_own_compiler():
         found.append(x.grad)
     assert found[1].norm() > 0 and (found[0] - found[1]).norm() <= 1e-3 * found[1].norm()
     said = engine_of(prior, Plan(compile="default"))["decoder"]["compile"]
-    assert said == "default" or bool((found[0] == found[1]).all())  # eager where the compiler was wrong: under AVX2 it is
+    # eager where the compiler was wrong: under AVX2 it is
+    assert said == "default" or bool((found[0] == found[1]).all())
 
 
-@pytest.mark.parametrize("broken, kept", [(lambda f: f, True), (zero_gradient, False), (half_gradient, False), (fails, False)])
+@pytest.mark.parametrize(
+    "broken, kept",
+    [(lambda f: f, True), (zero_gradient, False), (half_gradient, False), (fails, False)],
+)
 def test_a_denoiser_is_trained_compiled_only_where_its_gradients_stay(monkeypatch, broken, kept):
     unet = tiny.unet().requires_grad_(True)
     g = torch.Generator().manual_seed(0)
-    z, c, noise = torch.randn(2, 3, 8, 8, generator=g), torch.randn(2, 1, 8, generator=g), torch.randn(2, 3, 8, 8, generator=g)
+    z, c, noise = (
+        torch.randn(2, 3, 8, 8, generator=g),
+        torch.randn(2, 1, 8, generator=g),
+        torch.randn(2, 3, 8, 8, generator=g),
+    )
 
     def loss():
         return (unet(z, torch.tensor([5, 500]), c).sample.float() - noise).square().mean()
@@ -135,10 +169,10 @@ def test_a_denoiser_is_trained_compiled_only_where_its_gradients_stay(monkeypatc
     def compile_wrongly(module, method, mode):
         module.forward = broken(module.forward)
 
-    monkeypatch.setattr(train_prior, "compile_part", compile_wrongly)
+    monkeypatch.setattr(fit, "compile_part", compile_wrongly)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        assert train_prior.compiled(unet, list(unet.parameters()), loss, torch.bfloat16) == kept
+        assert fit.compiled(unet, list(unet.parameters()), loss, torch.bfloat16) == kept
     assert bool([w for w in said if "trained uncompiled" in str(w.message)]) != kept
     loss().backward()
     assert all(p.grad is not None for n, p in unet.named_parameters() if "attn2.to_q" not in n)

@@ -53,7 +53,9 @@ def test_initial_values_follow_pytorch_defaults(name):
         elif isinstance(module, torch.nn.GroupNorm):
             assert bool((module.weight == 1).all()) and bool((module.bias == 0).all())
     if name == "ViT":
-        assert float(small(name, width=128).pos_embedding.detach().std()) == pytest.approx(1, abs=0.1)
+        assert float(small(name, width=128).pos_embedding.detach().std()) == pytest.approx(
+            1, abs=0.1
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -62,7 +64,9 @@ def test_every_norm_runs(name, norm):
     assert bool(small(name, norm=norm, width=8)(images(4)).isfinite().all())
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("VGG11", (32, 48)), *((n, (16, 48, 112)) for n in NAMES if n != "VGG11")])
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("VGG11", (32, 48)), *((n, (16, 48, 112)) for n in NAMES if n != "VGG11")]
+)
 def test_other_sizes_run(name, sizes):
     for size in sizes:
         assert small(name, size=size, width=8)(images(2, size)).shape == (2, 10)
@@ -70,39 +74,50 @@ def test_other_sizes_run(name, sizes):
 
 @pytest.mark.parametrize("width", [1, 7, 24, 64, 256])
 def test_width_scales_every_layer(width):
-    channels = {name: [p.shape[0] for p in small(name, width=width).parameters() if p.ndim in (2, 4)][:-1]
-                for name in NAMES}
-    reference = {name: [p.shape[0] for p in small(name, width=128).parameters() if p.ndim in (2, 4)][:-1]
-                 for name in NAMES}
+    channels = {
+        name: [p.shape[0] for p in small(name, width=width).parameters() if p.ndim in (2, 4)][:-1]
+        for name in NAMES
+    }
+    reference = {
+        name: [p.shape[0] for p in small(name, width=128).parameters() if p.ndim in (2, 4)][:-1]
+        for name in NAMES
+    }
     for name in NAMES:
         assert channels[name] == pytest.approx([n * width / 128 for n in reference[name]], abs=0.51)
     assert set(channels["ConvNet"]) == {width}
 
 
-@pytest.mark.parametrize(("width", "head"), [(128, 64), (64, 64), (32, 64), (16, 64), (8, 32), (24, 32), (7, 4)])
+@pytest.mark.parametrize(
+    ("width", "head"), [(128, 64), (64, 64), (32, 64), (16, 64), (8, 32), (24, 32), (7, 4)]
+)
 def test_vit_heads_keep_64_channels_where_possible(width, head):
     assert small("ViT", width=width).layers[0].head == head
 
 
-@pytest.mark.parametrize(("size", "depth"), [(16, 2), (32, 3), (48, 3), (64, 4), (128, 5), (224, 5), (256, 6)])
+@pytest.mark.parametrize(
+    ("size", "depth"), [(16, 2), (32, 3), (48, 3), (64, 4), (128, 5), (224, 5), (256, 6)]
+)
 def test_default_depth(size, depth):
     network = build_network("ConvNet", size=size, width=4)
     assert sum(isinstance(m, torch.nn.Conv2d) for m in network.modules()) == depth
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"name": "LeNet"}, "ConvNet, AlexNet, VGG11, ResNet18, ViT"),
-    ({"norm": "group"}, "instance, batch, layer, none"),
-    ({"size": 40}, "multiple of 16 from 16"),
-    ({"size": 0}, "multiple of 16 from 16"),
-    ({"name": "VGG11", "size": 16}, "multiple of 16 from 32"),
-    ({"depth": 6, "size": 32}, "from 1 to 5"),
-    ({"depth": 0, "size": 32}, "from 1 to 5"),
-    ({"name": "ViT", "depth": 3}, "ConvNet's alone"),
-    ({"width": 0}, "width"),
-    ({"classes": 0}, "classes"),
-    ({"channels": 1.5}, "channels"),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "LeNet"}, "ConvNet, AlexNet, VGG11, ResNet18, ViT"),
+        ({"norm": "group"}, "instance, batch, layer, none"),
+        ({"size": 40}, "multiple of 16 from 16"),
+        ({"size": 0}, "multiple of 16 from 16"),
+        ({"name": "VGG11", "size": 16}, "multiple of 16 from 32"),
+        ({"depth": 6, "size": 32}, "from 1 to 5"),
+        ({"depth": 0, "size": 32}, "from 1 to 5"),
+        ({"name": "ViT", "depth": 3}, "ConvNet's alone"),
+        ({"width": 0}, "width"),
+        ({"classes": 0}, "classes"),
+        ({"channels": 1.5}, "channels"),
+    ],
+)
 def test_bad_options_name_the_choices(options, words):
     with pytest.raises(ValueError, match=words):
         build_network(**{"name": "ConvNet", **options})
@@ -137,12 +152,13 @@ def test_flat_parameters_is_a_copy():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_functional_differentiates_twice(name):
-    """The derivative of a gradient's component with respect to the images, against a finite difference."""
+    """The derivative of a gradient's component by the images, against a finite difference."""
     network = small(name, width=8, size=32).double().eval()
     flat = flat_parameters(network).requires_grad_()
     x = images(dtype=torch.float64).requires_grad_()
     direction = torch.randn(flat.shape, generator=seeded(2), dtype=torch.float64)
-    step = torch.randn(x.shape, generator=seeded(3), dtype=torch.float64) * 1e-8  # longer ones cross ReLU kinks
+    # longer ones cross ReLU kinks
+    step = torch.randn(x.shape, generator=seeded(3), dtype=torch.float64) * 1e-8
 
     def component(x):
         loss = functional(network, flat)(x).logsumexp(1).sum()

@@ -1,18 +1,23 @@
-"""The loop: every algorithm in every space, resumed bit for bit, guarded against what is not a number."""
+"""The loop.
+
+Every algorithm in every space, resumed bit for bit, guarded against what is not a number.
+"""
+
 import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
-from ld3m_min import run
-from ld3m_min.config import ALGORITHMS, SPACES, preset
+from ld3m_min.config import ALGORITHMS, SPACES
 from ld3m_min.distillers import DISTILLERS
 from ld3m_min.experts import train_experts
+from ld3m_min.io.checkpoints import Checkpointer
+from ld3m_min.presets import preset
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.run import distil, random_real
-from ld3m_min.spaces import SyntheticSet, build_space, draw_initial_images
-from ld3m_min.storage import load_checkpoint
+from ld3m_min.spaces import build_space, draw_initial_images
+from ld3m_min.synthetic import SyntheticSet
 
 
 def small(algorithm="DM", space="ld3m", **changes):
@@ -35,24 +40,30 @@ class Stop(Exception):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("ipc", [1, 2])
-def test_stopped_and_resumed_is_never_stopped(digits, tiny_prior, experts, tmp_path, algorithm, space, ipc):
+def test_stopped_and_resumed_is_never_stopped(
+    digits, tiny_prior, experts, tmp_path, algorithm, space, ipc
+):
     config = small(algorithm, space, ipc=ipc)
     whole = distilled(config, digits, tiny_prior, experts, out=tmp_path / "whole")
 
     def stop(progress):
-        if progress.iteration == 1:  # its checkpoint is not yet written: this iteration is lost and done again
+        # its checkpoint is not yet written: this iteration is lost and done again
+        if progress.iteration == 1:
             raise Stop
 
     with pytest.raises(Stop):
         distilled(config, digits, tiny_prior, experts, out=tmp_path / "parts", callback=stop)
-    assert load_checkpoint(tmp_path / "parts" / "checkpoints", config=None).step == 1
+    assert Checkpointer(tmp_path / "parts" / "checkpoints", None).load().step == 1
     again = distilled(config, digits, tiny_prior, experts, out=tmp_path / "parts")
     assert torch.equal(whole.images(), again.images()) and whole.history == again.history
-    assert whole.state.keys() == again.state.keys() and all(torch.equal(v, again.state[k]) for k, v in whole.state.items())
+    assert whole.state.keys() == again.state.keys() and all(
+        torch.equal(v, again.state[k]) for k, v in whole.state.items()
+    )
     assert len(whole.history) == 3 and whole.images().shape == (10 * ipc, 3, 32, 32)
     assert whole.images().min() >= 0 and whole.images().max() <= 1
-    ends = [load_checkpoint(tmp_path / p / "checkpoints", config=None) for p in ("whole", "parts")]
-    assert all(torch.equal(v, ends[1].tensors[k]) for k, v in ends[0].tensors.items())  # momenta and MTT's rate too
+    ends = [Checkpointer(tmp_path / p / "checkpoints", None).load() for p in ("whole", "parts")]
+    # momenta and MTT's rate too
+    assert all(torch.equal(v, ends[1].tensors[k]) for k, v in ends[0].tensors.items())
     start = draw_initial_images(digits, ipc, config.seed)[0]
     if space == "pixel":
         assert not torch.equal(start, whole.images())
@@ -73,15 +84,22 @@ def test_the_set_is_one_sample_everywhere(digits, tiny_prior, experts, tmp_path)
     """Value, gradient and export see the same image: (Z, c, noise) decodes to it whenever asked."""
     seen = []
     config = small(iterations=1)
-    made = distilled(config, digits, tiny_prior, experts, out=tmp_path, callback=lambda p: seen.append(p.space))
+    made = distilled(
+        config, digits, tiny_prior, experts, out=tmp_path, callback=lambda p: seen.append(p.space)
+    )
     with torch.no_grad():
         assert torch.equal(seen[0].images(), seen[0].images())
         assert torch.equal(seen[0].images(), made.images())
     assert torch.equal(made.regenerate(tiny_prior), made.images())
     again = SyntheticSet.load(tmp_path / "set")
     assert torch.equal(again.images(), made.images()) and torch.equal(again.labels, made.labels)
-    assert (tmp_path / "set" / "prior").is_dir() and torch.equal(again.regenerate(), made.images())  # it has no other home
-    assert again.recipe["config"] == made.recipe["config"] and again.classes == made.classes and again.history == made.history
+    # it has no other home
+    assert (tmp_path / "set" / "prior").is_dir() and torch.equal(again.regenerate(), made.images())
+    assert (
+        again.recipe["config"] == made.recipe["config"]
+        and again.classes == made.classes
+        and again.history == made.history
+    )
     assert torch.equal(again.regenerate(tiny_prior), made.images())
 
 
@@ -97,35 +115,44 @@ def test_what_is_not_learned_stays(digits, tiny_prior, experts):
         fixed = {"learn_z": "Z", "learn_c": "c"}[learn]
         begun = distilled(small(iterations=0), digits, tiny_prior, experts)
         assert torch.equal(made.state[fixed], begun.state[fixed])
-        assert all(not torch.equal(v, begun.state[k]) for k, v in made.state.items() if k not in (fixed, "noise"))
+        assert all(
+            not torch.equal(v, begun.state[k])
+            for k, v in made.state.items()
+            if k not in (fixed, "noise")
+        )
 
 
 def test_nan_is_caught_before_the_optimiser(digits, tiny_prior, experts, tmp_path, monkeypatch):
     config = small("DM", "pixel", iterations=4, patience=2)
-    plain = run.DISTILLERS["DM"].step
+    plain = DISTILLERS["DM"].step
 
     def poisoned(bad):
         def step(self, images, labels, iteration):
             loss = plain(self, images, labels, iteration)
             return loss * float("nan") if iteration in bad else loss
+
         return step
 
-    monkeypatch.setattr(run.DISTILLERS["DM"], "step", poisoned({1}))
+    monkeypatch.setattr(DISTILLERS["DM"], "step", poisoned({1}))
     with pytest.warns(UserWarning, match="1 of 4 iterations were skipped"):
         made = distilled(config, digits, tiny_prior, experts)
     assert [h.get("skipped", False) for h in made.history] == [False, True, False, False]
     assert torch.isfinite(made.images()).all()
-    monkeypatch.setattr(run.DISTILLERS["DM"], "step", poisoned({1, 2}))
-    with pytest.raises(FloatingPointError, match=r"2 iterations in a row, the last one 2 .*a lower lr than 0.01"):
+    monkeypatch.setattr(DISTILLERS["DM"], "step", poisoned({1, 2}))
+    with pytest.raises(
+        FloatingPointError, match=r"2 iterations in a row, the last one 2 .*a lower lr than 0.01"
+    ):
         distilled(config, digits, tiny_prior, experts, out=tmp_path)
-    kept = load_checkpoint(tmp_path / "checkpoints", config=None)
+    kept = Checkpointer(tmp_path / "checkpoints", None).load()
     assert kept.step == 3 and torch.isfinite(kept.tensors["space.pixels"]).all()
 
 
 def test_refused_before_the_first_iteration(digits, tiny_prior, experts, tmp_path):
     with pytest.raises(ValueError, match="size=64"):
         distilled(small(size=64), digits, tiny_prior, experts)
-    with pytest.raises(ValueError, match=r"c is \(10, 1, 16\), but the prior's conditioning is \(B, 1, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"c is \(10, 1, 16\), but the prior's conditioning is \(B, 1, 8\)"
+    ):
         narrow = LatentDiffusionPrior.null_conditioning(tiny_prior, 1)[..., :8]
         tiny_prior.null_conditioning = lambda n: narrow
         distilled(small(), digits, tiny_prior, experts)
@@ -138,7 +165,9 @@ def test_refused_before_the_first_iteration(digits, tiny_prior, experts, tmp_pat
     with pytest.raises(ValueError, match=r"ipc: 1 -> 2"):
         distilled(small(ipc=2), digits, tiny_prior, experts, out=tmp_path)
     with pytest.raises(ValueError, match=r"network\.width: 16 -> 32"):
-        distilled(small("MTT", network=replace(small().network, width=32)), digits, tiny_prior, experts)
+        distilled(
+            small("MTT", network=replace(small().network, width=32)), digits, tiny_prior, experts
+        )
 
 
 def test_saved_sets_are_checked(digits, tiny_prior, tmp_path):
@@ -146,7 +175,10 @@ def test_saved_sets_are_checked(digits, tiny_prior, tmp_path):
         SyntheticSet.load(tmp_path)
     made = random_real(small(), data=digits)
     made.save(tmp_path)
-    assert len(list((tmp_path / "images").rglob("*.png"))) == 10 and "mean" in (tmp_path / "README.md").read_text()
+    assert (
+        len(list((tmp_path / "images").rglob("*.png"))) == 10
+        and "mean" in (tmp_path / "README.md").read_text()
+    )
     file = tmp_path / "set.safetensors"
     data = bytearray(file.read_bytes())
     data[-5] ^= 1
@@ -170,15 +202,20 @@ def test_mtts_rate_stays_in_its_bounds(digits, tiny_prior, experts):
 
 @pytest.mark.parametrize("space", ["autoencoder", "ld3m"])
 def test_the_first_step_is_the_chain_rule_and_sgd(digits, tiny_prior, space):
-    """Equation (7): dL/dZ and dL/dc are dL/dS, from the distiller at the images, through the generator; then one step of SGD."""
+    """Equation (7): dL/dZ and dL/dc are dL/dS through the generator; then one step of SGD.
+
+    dL/dS comes from the distiller at the images.
+    """
     config = small("DM", space, iterations=1)
     initial, labels = draw_initial_images(digits, config.ipc, config.seed)
     begun = build_space(config, initial, labels, tiny_prior)
     images = begun.images()
     leaf = images.detach().requires_grad_()
     DISTILLERS["DM"](replace(config, dataset=digits.name), digits).step(leaf, labels, 0)
-    wanted = {k: p.detach() - config.lr * torch.autograd.grad(images, p, leaf.grad, retain_graph=True)[0]
-              for k, p in begun.parameters.items()}
+    wanted = {
+        k: p.detach() - config.lr * torch.autograd.grad(images, p, leaf.grad, retain_graph=True)[0]
+        for k, p in begun.parameters.items()
+    }
     made = distil(config, data=digits, prior=tiny_prior, progress=False)
     assert set(wanted) == ({"Z", "c"} if space == "ld3m" else {"Z"})
     for k, p in begun.parameters.items():

@@ -1,11 +1,12 @@
 """Equations (1) to (6): against closed forms, and what must hold for any prior."""
+
 import math
 
 import pytest
 import torch
 
-from ld3m_min.prior import alphas_cumprod, ldm_scheduler
-from ld3m_min.sampler import (
+from ld3m_min.prior.schedule import alphas_cumprod, ldm_scheduler
+from ld3m_min.residual import (
     DECAYS,
     INTO,
     NO_RESIDUAL,
@@ -13,16 +14,15 @@ from ld3m_min.sampler import (
     PUBLIC_RESIDUAL,
     SOURCE,
     Residual,
-    SamplerConfig,
-    ancestral_noise,
-    generate,
-    generate_latents,
-    timesteps,
 )
+from ld3m_min.sampler import SamplerConfig, ancestral_noise, generate, generate_latents, timesteps
 
 
 def closed_form(prior, Z, c, noise, config):
-    """The chain as an affine map: z_k = A Z + N noise + C, carried as three numbers per image, with a linear predictor."""
+    """The chain as an affine map.
+
+    With a linear predictor, z_k = A Z + N noise + C, carried as three numbers per image.
+    """
     ts = timesteps(config.steps)
     ab = [float(prior.alpha_bar[t]) for t in ts]
     prev = [float(prior.alpha_bar[0]), *ab[:-1]]
@@ -34,13 +34,21 @@ def closed_form(prior, Z, c, noise, config):
     for k in reversed(range(n)):
         a, ap, t = ab[k], prev[k], ts[k]
         # e = p z + q (1 + t/1000) (u + s (c - u))
-        eA, eN, eC = prior.p * A, prior.p * N, prior.p * C + prior.q * (1 + t / 1000) * (ubar + s * (cbar - ubar))
-        xA, xN, xC = ((z - math.sqrt(1 - a) * e) / math.sqrt(a) for z, e in ((A, eA), (N, eN), (C, eC)))
+        eA, eN, eC = (
+            prior.p * A,
+            prior.p * N,
+            prior.p * C + prior.q * (1 + t / 1000) * (ubar + s * (cbar - ubar)),
+        )
+        xA, xN, xC = (
+            (z - math.sqrt(1 - a) * e) / math.sqrt(a) for z, e in ((A, eA), (N, eN), (C, eC))
+        )
         w = config.residual.weight(k, n)
         rA, rN = (A_T, N_T) if config.residual.source == "noised" else (1.0, 0.0)
         if config.residual.into == "x0":
             xA, xN, xC = (1 - w) * xA + w * rA, (1 - w) * xN + w * rN, (1 - w) * xC
-        A, N, C = (math.sqrt(ap) * x + math.sqrt(1 - ap) * e for x, e in ((xA, eA), (xN, eN), (xC, eC)))
+        A, N, C = (
+            math.sqrt(ap) * x + math.sqrt(1 - ap) * e for x, e in ((xA, eA), (xN, eN), (xC, eC))
+        )
         if config.residual.into == "mean":
             A, N, C = (1 - w) * A + w * rA, (1 - w) * N + w * rN, (1 - w) * C
     return A, N, C
@@ -49,7 +57,9 @@ def closed_form(prior, Z, c, noise, config):
 @pytest.mark.parametrize("into", INTO)
 @pytest.mark.parametrize("source", ["noised", "clean"])
 @pytest.mark.parametrize("steps, scale", [(1, 3.0), (2, 1.0), (10, 3.0)])
-def test_linear_predictor_has_the_closed_form_with_its_gradients(linear_prior, codes, into, source, steps, scale):
+def test_linear_predictor_has_the_closed_form_with_its_gradients(
+    linear_prior, codes, into, source, steps, scale
+):
     prior, (Z, c, noise) = linear_prior(), codes
     config = SamplerConfig(steps=steps, guidance_scale=scale, residual=Residual(into, source))
     z = generate_latents(prior, Z, c, noise, config)
@@ -66,7 +76,10 @@ def test_linear_predictor_has_the_closed_form_with_its_gradients(linear_prior, c
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 30, 50])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_zero_output_leaves_the_quantised_code(linear_prior, codes, steps, seed):
-    """The public code's variant with e = 0 is sqrt(alpha_bar_0) times quantised Z, whatever T and the noise."""
+    """The public code's variant with e = 0 is sqrt(alpha_bar_0) times quantised Z.
+
+    Whatever T and the noise.
+    """
     prior, (Z, c, _) = linear_prior(p=0.0, q=0.0, codes=0.5), codes
     noise = torch.randn(Z.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     z = generate_latents(prior, Z, c, noise, SamplerConfig(steps=steps, residual=PUBLIC_RESIDUAL))
@@ -77,7 +90,10 @@ def test_zero_output_leaves_the_quantised_code(linear_prior, codes, steps, seed)
 
 @pytest.mark.parametrize("residual", [PAPER_RESIDUAL, PUBLIC_RESIDUAL, NO_RESIDUAL])
 def test_equation_4_is_the_ddpm_mean_for_eta_1(linear_prior, codes, residual):
-    """With eta = 1 the mean of each step is equation (4), mu = (z - (1 - alpha) / sqrt(1 - gamma) f) / sqrt(alpha)."""
+    """With eta = 1 the mean of each step is equation (4).
+
+    mu = (z - (1 - alpha) / sqrt(1 - gamma) f) / sqrt(alpha)
+    """
     prior, (Z, c, noise) = linear_prior(), codes
     if residual is PUBLIC_RESIDUAL:
         residual = Residual("x0", "clean", "none")
@@ -88,9 +104,13 @@ def test_equation_4_is_the_ddpm_mean_for_eta_1(linear_prior, codes, residual):
     z_T = seen[0].z
     for step in seen:
         gamma = float(prior.alpha_bar[step.t])
-        gamma_previous = float(prior.alpha_bar[ts[step.index - 1]] if step.index else prior.alpha_bar[0])
+        gamma_previous = float(
+            prior.alpha_bar[ts[step.index - 1]] if step.index else prior.alpha_bar[0]
+        )
         alpha = gamma / gamma_previous
-        mu = (step.z - (1 - alpha) / math.sqrt(1 - gamma) * step.noise_prediction) / math.sqrt(alpha)
+        mu = (step.z - (1 - alpha) / math.sqrt(1 - gamma) * step.noise_prediction) / math.sqrt(
+            alpha
+        )
         sigma = math.sqrt((1 - gamma_previous) / (1 - gamma) * (1 - alpha))
         if residual.into == "mean":  # equation (6), t = k + 1 of T = 5
             t = step.index + 1
@@ -101,13 +121,26 @@ def test_equation_4_is_the_ddpm_mean_for_eta_1(linear_prior, codes, residual):
 def test_equation_6_discards_the_first_prediction_but_for_the_noise(linear_prior, codes):
     Z, c, noise = codes
     seen = []
-    generate_latents(linear_prior(), Z, c, noise, SamplerConfig(steps=4, residual=PAPER_RESIDUAL), callback=seen.append)
+    generate_latents(
+        linear_prior(),
+        Z,
+        c,
+        noise,
+        SamplerConfig(steps=4, residual=PAPER_RESIDUAL),
+        callback=seen.append,
+    )
     assert seen[0].weight == 1 and torch.equal(seen[0].z_next, seen[0].z)
 
 
 def test_weights_of_paper_and_public_code():
     assert [Residual("mean", "noised").weight(k, 4) for k in (3, 2, 1, 0)] == [1, 0.75, 0.5, 0.25]
-    assert [Residual("x0", "quantized").weight(k, 5) for k in (4, 3, 2, 1, 0)] == [1, 0.75, 0.5, 0.25, 0]
+    assert [Residual("x0", "quantized").weight(k, 5) for k in (4, 3, 2, 1, 0)] == [
+        1,
+        0.75,
+        0.5,
+        0.25,
+        0,
+    ]
     for decay, f in DECAYS.items():
         values = [f(k / 10) for k in range(11)]
         assert all(0 <= v <= 1 for v in values)
@@ -142,7 +175,9 @@ def test_a_batch_is_its_single_images(tiny_prior, digits, eta, source):
     c = prior.class_conditioning(torch.tensor([1, 5, 7]))
     config = SamplerConfig(steps=4, eta=eta, residual=Residual("x0", source))
     whole = generate(prior, Z, c, noise, config)
-    single = torch.cat([generate(prior, Z[i : i + 1], c[i : i + 1], noise[i : i + 1], config) for i in range(3)])
+    single = torch.cat(
+        [generate(prior, Z[i : i + 1], c[i : i + 1], noise[i : i + 1], config) for i in range(3)]
+    )
     assert (whole - single).abs().max() < 1e-10
     assert whole.min() >= 0 and whole.max() <= 1
 
@@ -151,12 +186,18 @@ def test_guidance_1_is_no_guidance(tiny_prior):
     Z, noise = torch.randn(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     c = tiny_prior.class_conditioning(torch.tensor([0, 1]))
     calls = []
-    tiny_prior.denoiser.register_forward_pre_hook(lambda m, a, k: calls.append(len(a[0])), with_kwargs=True)
+    tiny_prior.denoiser.register_forward_pre_hook(
+        lambda m, a, k: calls.append(len(a[0])), with_kwargs=True
+    )
     plain = generate_latents(tiny_prior, Z, c, noise, SamplerConfig(steps=4, guidance_scale=1.0))
     assert calls == [2, 2, 2, 2]  # one network call a step, without the null class
-    nearly = generate_latents(tiny_prior, Z, c, noise, SamplerConfig(steps=4, guidance_scale=1 + 1e-6))
+    nearly = generate_latents(
+        tiny_prior, Z, c, noise, SamplerConfig(steps=4, guidance_scale=1 + 1e-6)
+    )
     assert (plain - nearly).abs().max() < 1e-3
-    assert not torch.equal(plain, generate_latents(tiny_prior, Z, c, noise, SamplerConfig(steps=4, guidance_scale=3.0)))
+    assert not torch.equal(
+        plain, generate_latents(tiny_prior, Z, c, noise, SamplerConfig(steps=4, guidance_scale=3.0))
+    )
 
 
 def test_same_noise_same_image_other_noise_other_image(tiny_prior):
@@ -175,7 +216,9 @@ def test_callback_sees_every_step(tiny_prior):
     z = generate_latents(tiny_prior, Z, c, noise, SamplerConfig(steps=4), callback=seen.append)
     assert [s.index for s in seen] == [3, 2, 1, 0] and [s.t for s in seen] == timesteps(4)[::-1]
     assert torch.equal(seen[-1].z_next, z)
-    assert all(s.noise_prediction.shape == s.predicted_x0.shape == s.pred_x0.shape == z.shape for s in seen)
+    assert all(
+        s.noise_prediction.shape == s.predicted_x0.shape == s.pred_x0.shape == z.shape for s in seen
+    )
     assert torch.equal(seen[0].pred_x0, Z)  # weight 1 of the clean code at the first step
 
 
@@ -189,12 +232,18 @@ def test_callback_sees_every_step(tiny_prior):
     ],
 )
 def test_what_does_not_fit_is_named(tiny_prior, change, message):
-    values = {"Z": torch.zeros(2, 3, 8, 8), "c": torch.zeros(2, 1, 16), "noise": torch.zeros(2, 3, 8, 8)} | change
+    values = {
+        "Z": torch.zeros(2, 3, 8, 8),
+        "c": torch.zeros(2, 1, 16),
+        "noise": torch.zeros(2, 3, 8, 8),
+    } | change
     with pytest.raises(ValueError, match=message):
         generate(tiny_prior, values["Z"], values["c"], values["noise"])
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"steps": 2.5}, {"guidance_scale": float("nan")}, {"eta": 2.0}])
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"steps": 2.5}, {"guidance_scale": float("nan")}, {"eta": 2.0}]
+)
 def test_config_out_of_range(bad):
     with pytest.raises(ValueError):
         SamplerConfig(**bad)

@@ -1,4 +1,5 @@
 """The wheel is whole, holds what may be passed on, and works outside of the repository."""
+
 import os
 import shutil
 import subprocess
@@ -18,9 +19,19 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
         ignore = shutil.ignore_patterns("__pycache__")
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name, **({"ignore": ignore} if
-                                                                     (ROOT / name).is_dir() else {}))
-    words = ["wheel", ".", "--no-deps", "--no-build-isolation", "--quiet", "--disable-pip-version-check", "-w", "dist"]
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(
+            ROOT / name, folder / name, **({"ignore": ignore} if (ROOT / name).is_dir() else {})
+        )
+    words = [
+        "wheel",
+        ".",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-w",
+        "dist",
+    ]
     subprocess.run([sys.executable, "-m", "pip", *words], cwd=folder, check=True, timeout=300)
     return next((folder / "dist").glob("*.whl"))
 
@@ -40,14 +51,44 @@ def test_it_distils_outside_of_the_repository(wheel, tmp_path):
     """Installed in a folder of its own, from a working directory of its own, without a home."""
     site, work = tmp_path / "site", tmp_path / "work"
     work.mkdir()
-    words = ["install", str(wheel), "--no-deps", "--quiet", "--disable-pip-version-check", "--target", str(site)]
+    words = [
+        "install",
+        str(wheel),
+        "--no-deps",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--target",
+        str(site),
+    ]
     subprocess.run([sys.executable, "-m", "pip", *words], check=True, timeout=300)
-    clean = {k: v for k, v in os.environ.items() if k not in ("LD3M_DATA", "LD3M_CACHE", "XDG_CACHE_HOME")}
-    environment = clean | {"PYTHONPATH": str(site), "HOME": str(tmp_path / "none"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    code = "import ld3m_min, ld3m_min.results as r; print(ld3m_min.__file__); print(r.environment()['commit'] == '')"
-    options = {"cwd": work, "env": environment, "capture_output": True, "text": True, "timeout": 300}
+    clean = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("LD3M_DATA", "LD3M_CACHE", "XDG_CACHE_HOME")
+    }
+    environment = clean | {
+        "PYTHONPATH": str(site),
+        "HOME": str(tmp_path / "none"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    code = (
+        "import ld3m_min, ld3m_min.io.environment as r; print(ld3m_min.__file__); "
+        "print(r.environment()['commit'] == '')"
+    )
+    options = {
+        "cwd": work,
+        "env": environment,
+        "capture_output": True,
+        "text": True,
+        "timeout": 300,
+    }
     found = subprocess.run([sys.executable, "-c", code], **options)
     assert found.stdout.split() == [str(site / "ld3m_min" / "__init__.py"), "True"], found.stderr
-    done = subprocess.run([sys.executable, "-m", "ld3m_min", "distil", "--iterations", "2"], **options)
+    done = subprocess.run(
+        [sys.executable, "-m", "ld3m_min", "distil", "--iterations", "2"], **options
+    )
     assert done.returncode == 0, done.stderr
-    assert (work / "runs" / "distil" / "set" / "set.json").exists() and [p.name for p in work.iterdir()] == ["runs"]
+    assert (work / "runs" / "distil" / "set" / "set.json").exists() and [
+        p.name for p in work.iterdir()
+    ] == ["runs"]

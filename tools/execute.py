@@ -26,14 +26,21 @@ CELL_TIMEOUT = 900  # seconds
 
 
 def normalise(nb):
-    """The notebook without what differs between two equal runs: timings, versions, random widget and cell ids."""
+    """The notebook without what differs between two equal runs.
+
+    That is timings, versions, and the random ids of widgets and cells.
+    """
     nb.metadata.get("language_info", {}).pop("version", None)
     for i, cell in enumerate(nb.cells):
         cell.metadata.pop("execution", None)
         cell["id"] = f"cell-{i:03d}"
     text = json.dumps(nb)
     ids = dict.fromkeys(re.findall(r'"model_id": "([0-9a-f]{32})"', text))
-    state = nb.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    state = (
+        nb.metadata.get("widgets", {})
+        .get("application/vnd.jupyter.widget-state+json", {})
+        .get("state", {})
+    )
     ids.update(dict.fromkeys(state))
     for n, old in enumerate(ids):
         text = text.replace(old, f"{n:032x}")
@@ -41,16 +48,24 @@ def normalise(nb):
 
 
 def execute(path):
-    """Run the notebook at `path` with the current environment's kernel, in its own folder, and write it back."""
+    """Run the notebook at `path` in its own folder, and write it back.
+
+    The kernel is that of the current environment.
+    """
     nb = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(path.parent)}}
-    client = NotebookClient(nb, timeout=CELL_TIMEOUT, kernel_name="python3", record_timing=False, resources=resources)
+    client = NotebookClient(
+        nb, timeout=CELL_TIMEOUT, kernel_name="python3", record_timing=False, resources=resources
+    )
     client.execute()
     nbformat.write(normalise(nb), path)
 
 
 def main(names):
-    """Execute the notebooks named on the command line; the exit status says whether all of them ran."""
+    """Execute the notebooks named on the command line.
+
+    The exit status says whether all of them ran.
+    """
     if not names:
         print(__doc__, file=sys.stderr)
         return 2
@@ -58,11 +73,15 @@ def main(names):
         start = time.perf_counter()
         print(f"running {path} ...", flush=True)
         if not path.is_file():
-            print(f"error: there is no notebook {path}; `make notebooks` makes it from its .py twin", file=sys.stderr)
+            print(
+                f"error: there is no notebook {path}; `make notebooks` makes it from its .py twin",
+                file=sys.stderr,
+            )
             return 1
         try:
             execute(path)
-        except (CellControlSignal, DeadKernelError) as error:  # a failed cell, a cell out of time, a lost kernel
+        # a failed cell, a cell out of time, a lost kernel
+        except (CellControlSignal, DeadKernelError) as error:
             print(f"error: {path} was left as it was:\n{error}", file=sys.stderr)
             return 1
         print(f"running {path} ... done in {time.perf_counter() - start:.0f} s", flush=True)

@@ -1,10 +1,14 @@
-"""The long form of the tests of faults: `make soak`. Kills, damage, hostile files; a report, and a record for the book.
+"""The long form of the tests of faults: `make soak`.
+
+Kills, damage, hostile files; a report, and a record for the book.
 
     python tools/soak.py [--seed 0] [--kills 54] [--record book/_data/records/soak.json]
 
-Every kill is a real SIGKILL at a moment drawn from the seed; a killed command line is started again until it is done, and
-what it leaves must be bit for bit what a run leaves that was never killed. Ends with 1 where anything was lost.
+Every kill is a real SIGKILL at a moment drawn from the seed; a killed command line is started again
+until it is done, and what it leaves must be bit for bit what a run leaves that was never killed.
+Ends with 1 where anything was lost.
 """
+
 import argparse
 import os
 import queue
@@ -19,20 +23,20 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ["LD3M_FUZZ"] = "10"
 
-from ld3m_min.config import ALGORITHMS, SPACES  # noqa: E402
-from ld3m_min.results import environment  # noqa: E402
-from ld3m_min.spaces import SyntheticSet  # noqa: E402
-from ld3m_min.storage import write_json  # noqa: E402
-from tests import faults  # noqa: E402
-from tests.killing import Warm, changes_of_files, content, evaluate_command, kill_series  # noqa: E402
+from ld3m_min.config import ALGORITHMS, SPACES
+from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.io.environment import environment
+from ld3m_min.io.files import write_json
+from ld3m_min.synthetic import SyntheticSet
+from tests import faults
+from tests.killing import Warm, changes_of_files, content, evaluate_command, kill_series
 
-PROCESSES = 2
+ROOT, PROCESSES = Path(__file__).parents[1], 2
 
 
 class Report:
@@ -42,15 +46,20 @@ class Report:
         self.rows, self._lock = {}, threading.Lock()
 
     def add(self, kind, tried, survived, seconds):
+        """Count faults of a kind, and print the line of that kind."""
         with self._lock:
             row = self.rows.setdefault(kind, {"tried": 0, "survived": 0, "seconds": 0.0})
             row["tried"] += tried
             row["survived"] += survived
             row["seconds"] = round(row["seconds"] + seconds, 1)
-            print(f"{time.strftime('%H:%M:%S')}  {kind:40s} {row['survived']:6d} of {row['tried']:6d}", flush=True)
+            counts = f"{row['survived']:6d} of {row['tried']:6d}"
+            print(f"{time.strftime('%H:%M:%S')}  {kind:40s} {counts}", flush=True)
 
     def during(self, kind, job, at_stake):
-        """Run a job that returns how many faults it tried; an error loses all that was at stake, and is printed."""
+        """Run a job that returns how many faults it tried.
+
+        An error loses all that was at stake, and is printed.
+        """
         began = time.monotonic()
         try:
             tried = survived = job()
@@ -62,8 +71,20 @@ class Report:
 
 def distillation(algorithm, space, experts, iterations=4):
     extra = ["--experts", experts] if algorithm == "MTT" else []
-    return lambda out: ["distil", "--preset", "smoke", "--algorithm", algorithm, "--space", space, "--iterations", iterations,
-                        "--out", out, *extra]
+    return lambda out: [
+        "distil",
+        "--preset",
+        "smoke",
+        "--algorithm",
+        algorithm,
+        "--space",
+        space,
+        "--iterations",
+        iterations,
+        "--out",
+        out,
+        *extra,
+    ]
 
 
 def kills(warm, command, place, count, seed, text=False):
@@ -71,20 +92,33 @@ def kills(warm, command, place, count, seed, text=False):
     whole = warm.run(*command(place / "whole"))
     assert whole.code == 0, whole.output
     wanted = whole.output if text else content(place / "whole")
-    return kill_series(warm, command, place, wanted, kills=count, draws=random.Random(seed), seconds=whole.seconds)[0]
+    return kill_series(
+        warm, command, place, wanted, kills=count, draws=random.Random(seed), seconds=whole.seconds
+    )[0]
 
 
 def prior_kills(warm, place, count, seed):
-    """Kills of the training of a prior; its measuring, which is long, is cut short once the last checkpoint is there."""
+    """Kills of the training of a prior.
+
+    The measuring of the prior, which is long, is cut short once the last checkpoint is there.
+    """
+
     def command(out):
         return ["train-prior", "--preset", "smoke", "--out", out, "--records", place / "records"]
 
     def trained(out):
         stages = sorted(p.parent for p in out.rglob("manifest.json"))
-        return {p.relative_to(out).as_posix() for p in stages} >= {"autoencoder/step-00000004", "unet/step-00000004"}
+        return {p.relative_to(out).as_posix() for p in stages} >= {
+            "autoencoder/step-00000004",
+            "unet/step-00000004",
+        }
 
     def weights(out):
-        return {k: v for k, v in content(out).items() if k.endswith("safetensors") and k.split("/")[0] in ("autoencoder", "unet")}
+        return {
+            k: v
+            for k, v in content(out).items()
+            if k.endswith("safetensors") and k.split("/")[0] in ("autoencoder", "unet")
+        }
 
     def to_the_end(out):
         wait = 3.0
@@ -109,7 +143,10 @@ def prior_kills(warm, place, count, seed):
 
 
 def every_change(warm, command, place, first, wanted, folder=None):
-    """SIGKILL before every second change of a file, from `first` on; with `folder`, of a run that had been finished."""
+    """SIGKILL before every second change of a file, from `first` on.
+
+    With `folder`, of a run that had been finished.
+    """
     end, tried = changes_of_files(warm, command, place / "count") if folder is None else 60, 0
     for n in range(first, end, 2):
         out = folder or place / f"at-{n}"
@@ -132,32 +169,46 @@ def damage(place):
 
 
 def malformed_tests():
-    """The named malformed pictures and folders of `test_data.py`; how many there are."""
-    command = [sys.executable, "-m", "pytest", "-q", "tests/test_data.py", "-k", "malformed or odd_folder"]
+    """The named malformed pictures and folders of `tests/data/test_data.py`; how many there are."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "tests/data/test_data.py",
+        "-k",
+        "malformed or odd_folder",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)  # noqa: S603
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert ran.returncode == 0, ran.stdout[-3000:]
     return len(re.findall(r"\.", ran.stdout.split("[100%]")[0]))
 
 
 def fuzz(report):
     """hypothesis: ten times as many examples as in `make test`, other ones each time."""
-    from tests import test_hostile_files as hostile
+    from tests.prior import test_hostile_files as hostile
 
-    for kind, test, count in (("fuzzed configurations", hostile.test_any_configuration_is_taken_or_refused, 300),
-                              ("fuzzed checkpoints", hostile.test_any_bytes_are_a_checkpoint_or_refused, 200),
-                              ("fuzzed manifests", hostile.test_any_bytes_are_a_manifest_or_refused, 200)):
+    for kind, test, count in (
+        ("fuzzed configurations", hostile.test_any_configuration_is_taken_or_refused, 300),
+        ("fuzzed checkpoints", hostile.test_any_bytes_are_a_checkpoint_or_refused, 200),
+        ("fuzzed manifests", hostile.test_any_bytes_are_a_manifest_or_refused, 200),
+    ):
+
         def job(test=test, count=count):
             test()
             return count * hostile.LENGTH
+
         report.during(kind, job, count * hostile.LENGTH)
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    options.add_argument("--kills", type=int, default=54, help="of each of distillation, experts and evaluation")
-    options.add_argument("--record", type=Path, default=ROOT / "book/_data/records/soak.json")
+    options.add_argument(
+        "--kills", type=int, default=54, help="of each of distillation, experts and evaluation"
+    )
+    options.add_argument("--record", type=Path, default=RECORDS / "soak.json")
     given = options.parse_args()
     began, report, warm = time.monotonic(), Report(), queue.Queue()
     for _ in range(PROCESSES):
@@ -182,6 +233,7 @@ def main():
                     report.during(kind, lambda: work(mine), at_stake)
                 finally:
                     warm.put(mine)
+
             jobs.append(run)
 
         def folder(name):
@@ -190,19 +242,60 @@ def main():
 
         each = -(-given.kills // 9)
         for i, (a, s) in enumerate((a, s) for a in ALGORITHMS for s in SPACES):
-            job("kills: distillation", each, lambda w, a=a, s=s, i=i: kills(
-                w, distillation(a, s, place / "experts"), folder(f"{a}-{s}"), each, given.seed * 100 + i))
+            job(
+                "kills: distillation",
+                each,
+                lambda w, a=a, s=s, i=i: kills(
+                    w,
+                    distillation(a, s, place / "experts"),
+                    folder(f"{a}-{s}"),
+                    each,
+                    given.seed * 100 + i,
+                ),
+            )
         third = -(-given.kills // 3)
         for i in range(3):
-            job("kills: experts", third, lambda w, i=i: kills(
-                w, lambda out: ["experts", "--preset", "smoke", "--out", out], folder(f"x{i}"), third, given.seed * 100 + 20 + i))
-            job("kills: evaluation", third, lambda w, i=i: kills(
-                w, lambda out: evaluate_command(place / "real" / "set", out, "ConvNet", "ViT", "AlexNet"), folder(f"e{i}"), third,
-                given.seed * 100 + 30 + i, text=True))
-        job("kills: training of a prior", 12, lambda w: prior_kills(w, folder("prior"), 12, given.seed * 100 + 40))
+            job(
+                "kills: experts",
+                third,
+                lambda w, i=i: kills(
+                    w,
+                    lambda out: ["experts", "--preset", "smoke", "--out", out],
+                    folder(f"x{i}"),
+                    third,
+                    given.seed * 100 + 20 + i,
+                ),
+            )
+            job(
+                "kills: evaluation",
+                third,
+                lambda w, i=i: kills(
+                    w,
+                    lambda out: evaluate_command(
+                        place / "real" / "set", out, "ConvNet", "ViT", "AlexNet"
+                    ),
+                    folder(f"e{i}"),
+                    third,
+                    given.seed * 100 + 30 + i,
+                    text=True,
+                ),
+            )
+        job(
+            "kills: training of a prior",
+            12,
+            lambda w: prior_kills(w, folder("prior"), 12, given.seed * 100 + 40),
+        )
         for i in (0, 1):
-            job("kills at changes of files", 50, lambda w, i=i: every_change(w, once, folder(f"changes{i}"), i, finished))
-        job("kills while a set is replaced", 20, lambda w: every_change(w, once, place, 0, finished, folder=place / "once"))
+            job(
+                "kills at changes of files",
+                50,
+                lambda w, i=i: every_change(w, once, folder(f"changes{i}"), i, finished),
+            )
+        job(
+            "kills while a set is replaced",
+            20,
+            lambda w: every_change(w, once, place, 0, finished, folder=place / "once"),
+        )
         with ThreadPoolExecutor(PROCESSES) as pool:
             list(pool.map(lambda run: run(), jobs))
         while not warm.empty():
@@ -210,18 +303,41 @@ def main():
 
         regions = {}
         draws = random.Random(given.seed)
-        report.during("damaged checkpoints", lambda: regions.update(damage(place)) or sum(regions.values()), 1000)
-        report.during("mutated pictures", lambda: faults.broken_pictures(folder("pictures"), draws, 6000)[0], 6000)
+        report.during(
+            "damaged checkpoints",
+            lambda: regions.update(damage(place)) or sum(regions.values()),
+            1000,
+        )
+        report.during(
+            "mutated pictures",
+            lambda: faults.broken_pictures(folder("pictures"), draws, 6000)[0],
+            6000,
+        )
         report.during("malformed pictures and folders, named", malformed_tests, 30)
         report.during("hostile archives", lambda: faults.try_archives(folder("archives")), 50)
         fuzz(report)
 
     seconds = round(time.monotonic() - began)
-    lost = {k: r["tried"] - r["survived"] for k, r in report.rows.items() if r["tried"] != r["survived"]}
-    write_json(given.record, {"schema": 1, "seed": given.seed, "processes": PROCESSES, "faults": report.rows, "regions": regions,
-                              "seconds": seconds, "environment": environment("cpu")})
-    print(f"\n{sum(r['survived'] for r in report.rows.values()):,} of {sum(r['tried'] for r in report.rows.values()):,} faults "
-          f"survived in {seconds / 60:.1f} minutes (seed {given.seed}); lost: {lost or 'nothing'}; record in {given.record.name}")
+    lost = {
+        k: r["tried"] - r["survived"] for k, r in report.rows.items() if r["tried"] != r["survived"]
+    }
+    write_json(
+        given.record,
+        {
+            "schema": 1,
+            "seed": given.seed,
+            "processes": PROCESSES,
+            "faults": report.rows,
+            "regions": regions,
+            "seconds": seconds,
+            "environment": environment("cpu"),
+        },
+    )
+    tried, survived = (sum(r[k] for r in report.rows.values()) for k in ("tried", "survived"))
+    print(
+        f"\n{survived:,} of {tried:,} faults survived in {seconds / 60:.1f} minutes "
+        f"(seed {given.seed}); lost: {lost or 'nothing'}; record in {given.record.name}"
+    )
     return 1 if lost else 0
 
 

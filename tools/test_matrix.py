@@ -1,10 +1,13 @@
-"""The numeric tests under each instruction set and number of threads that this machine has; prints a row for each.
+"""The numeric tests under each instruction set and number of threads that this machine has.
+
+Prints a row for each.
 
     python tools/test_matrix.py              all settings
     python tools/test_matrix.py avx2 threads-2
 
 What a processor lacks is named and left out: PyTorch would silently take less.
 """
+
 from __future__ import annotations
 
 import os
@@ -16,15 +19,34 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-NUMERIC = ("losses", "sampler", "backprop", "engines", "networks", "experts", "evaluate", "side_by_side", "distillers", "augment", "run",
-           "determinism", "image_losses", "storage")
+NUMERIC = (
+    "losses",
+    "sampler",
+    "backprop",
+    "engines",
+    "networks",
+    "experts",
+    "evaluate",
+    "side_by_side",
+    "distillers",
+    "augment",
+    "run",
+    "determinism",
+    "checkpoints",
+)
 SETTINGS = {  # name -> (environment, flags of the processor that it needs)
     "threads-1": ({"OMP_NUM_THREADS": "1"}, ()),
     "threads-2": ({"OMP_NUM_THREADS": "2"}, ()),
     "sse41": ({"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}, ("sse4_1",)),
     "avx2": ({"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}, ("avx2", "fma")),
-    "avx512": ({"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, ("avx512f", "avx512bw", "avx512vl", "avx512dq")),
-    "amx": ({"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX"}, ("avx512f", "amx_tile", "amx_bf16")),
+    "avx512": (
+        {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+        ("avx512f", "avx512bw", "avx512vl", "avx512dq"),
+    ),
+    "amx": (
+        {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX"},
+        ("avx512f", "amx_tile", "amx_bf16"),
+    ),
 }
 
 
@@ -34,34 +56,57 @@ def flags():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return set()
-    return set(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), ()))
+    return set(
+        next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), ())
+    )
 
 
 def files():
     """The numeric tests' files, wherever they lie below tests/, and all of parity."""
-    found = [f for n in NUMERIC for f in sorted((ROOT / "tests").rglob(f"test_{n}.py")) if "parity" not in f.parts]
+    found = [
+        f
+        for n in NUMERIC
+        for f in sorted((ROOT / "tests").rglob(f"test_{n}.py"))
+        if "parity" not in f.parts
+    ]
     return [str(f.relative_to(ROOT)) for f in found] + ["tests/parity"]
 
 
 def main(names):
     """Run the chosen settings; returns how many failed."""
     failed, has = 0, flags()
-    print(f"this machine: PyTorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores")
+    capability = torch.backends.cpu.get_cpu_capability()
+    print(f"this machine: PyTorch {torch.__version__}, {capability}, {os.cpu_count()} cores")
     for name in names or SETTINGS:
         changes, needs = SETTINGS[name]
         if lacks := [f for f in needs if f not in has]:
             print(f"{name:10s} left out: the processor lacks {', '.join(lacks)}", flush=True)
             continue
-        # with two threads each, tests run one after the other: two processes of two threads slow each other
-        together = [] if changes.get("OMP_NUM_THREADS") == "2" else ["-n", "auto", "--dist", "worksteal"]
+        # with two threads each, tests run one after the other: two such processes slow each other
+        together = (
+            [] if changes.get("OMP_NUM_THREADS") == "2" else ["-n", "auto", "--dist", "worksteal"]
+        )
         began = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "pytest", *files(), *together, "-p", "no:cacheprovider"], cwd=ROOT, check=False,  # noqa: S603
-                              env={"OMP_NUM_THREADS": "1", **os.environ, **changes}, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *files(), *together, "-p", "no:cacheprovider"],
+            cwd=ROOT,
+            check=False,
+            env={"OMP_NUM_THREADS": "1", **os.environ, **changes},
+            capture_output=True,
+            text=True,
+        )
         failed += done.returncode != 0
         last = (done.stdout.strip().splitlines() or ["nothing was said"])[-1]
         print(f"{name:10s} {time.monotonic() - began:5.0f} s  {last}", flush=True)
         if done.returncode:
-            print("\n".join(line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR", "E  ")))[:5000], flush=True)
+            print(
+                "\n".join(
+                    line
+                    for line in done.stdout.splitlines()
+                    if line.startswith(("FAILED", "ERROR", "E  "))
+                )[:5000],
+                flush=True,
+            )
     return failed
 
 

@@ -1,32 +1,52 @@
 """Dataset condensation: match the gradients of the classification loss (section 2.1, DC)."""
+
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from ..errors import InputError
-from .base import Distiller
+from ld3m_min.distillers.base import Distiller
+from ld3m_min.errors import InputError
+from ld3m_min.networks import Network
 
 
-def gradient_matching_distance(grads_syn, grads_real, metric="ours"):
+def gradient_matching_distance(
+    grads_syn: Sequence[Tensor], grads_real: Sequence[Tensor], metric: str = "ours"
+) -> Float[Tensor, ""]:
     """Distance between two lists of gradients in parameter order.
 
     Args:
-        grads_syn, grads_real: tensors of equal shapes; the distance is differentiable in the first.
-        metric: "ours": per output row of each weight, 1 - cosine, summed; 1-D parameters (biases, scales) and 3-D ones
-            are left out. "mse": squared distance of all. "cos": 1 - cosine of all, as one vector.
+        grads_syn: gradients on synthetic images; the distance is differentiable in them.
+        grads_real: gradients on real images, of the same shapes.
+        metric: "ours": 1 - cosine of each output row of each weight, summed; 1-D parameters
+            (biases, scales) and 3-D ones are left out. "mse": squared distance of all. "cos":
+            1 - cosine of all, as one vector.
 
     Returns:
-        A scalar.
+        The distance.
 
     Raises:
-        ValueError: unknown metric, or lists that don't match.
+        InputError: the metric is unknown, or the lists do not match.
     """
-    if len(grads_syn) != len(grads_real) or any(a.shape != b.shape for a, b in zip(grads_syn, grads_real, strict=False)):
-        raise InputError("the two lists of gradients differ in length or shapes; both must come from the same network")
+    if len(grads_syn) != len(grads_real) or any(
+        a.shape != b.shape for a, b in zip(grads_syn, grads_real, strict=False)
+    ):
+        raise InputError(
+            "the two lists of gradients differ in length or shapes; both must come from the same "
+            "network"
+        )
     if metric == "ours":
-        rows = [(a.flatten(1), b.flatten(1)) for a, b in zip(grads_syn, grads_real, strict=True) if a.dim() in (2, 4)]
-        return sum((1 - _cosine(a, b)).sum() for a, b in rows)
+        rows = (
+            (a.flatten(1), b.flatten(1))
+            for a, b in zip(grads_syn, grads_real, strict=True)
+            if a.dim() in (2, 4)
+        )
+        distances = ((1 - _cosine(a, b)).sum() for a, b in rows)
+        return sum(distances, start=grads_syn[0].new_zeros(()))
     a, b = (torch.cat([g.flatten() for g in grads]) for grads in (grads_syn, grads_real))
     if metric == "mse":
         return (a - b).square().sum()
@@ -35,34 +55,56 @@ def gradient_matching_distance(grads_syn, grads_real, metric="ours"):
     raise InputError(f"metric={metric!r} is unknown; choose ours, mse, cos")
 
 
-def _cosine(a, b):
-    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1) + 1e-6)
+def _cosine(a: Float[Tensor, "*rows n"], b: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows"]:
+    """Cosine of the angle between vectors, row by row."""
+    lengths: Tensor = a.norm(dim=-1) * b.norm(dim=-1)
+    return (a * b).sum(-1) / (lengths + 1e-6)
 
 
 class DC(Distiller):
-    """Per class: the gradient of the cross-entropy on real images against that on synthetic ones, at a new network.
+    """Gradient of the cross-entropy on real images against that on synthetic ones, per class.
 
-    As in GLaD and LD3M, the network is drawn anew at every iteration and never trained. Classes go one after the other: all
-    in one pass by `vmap(grad)` takes longer on a CPU (the benchmark of networks measures it), since it multiplies the
-    convolutions' weights by the classes.
+    As in GLaD and LD3M, the network is drawn anew at every iteration and never trained. Classes go
+    one after the other. All in one pass by `vmap(grad)` takes longer on a CPU (the benchmark of
+    networks measures it), since it multiplies the convolutions' weights by the classes.
     """
 
-    def step(self, images, labels, iteration):
-        network = self.network(iteration)
-        params = list(network.parameters())
+    def step(
+        self, images: Float[Tensor, "B 3 H W"], labels: Int[Tensor, " B"], iteration: int
+    ) -> Float[Tensor, ""]:
+        """The distance of the gradients, summed over the classes.
+
+        Args:
+            images: in [0, 1]; a leaf whose `.grad` is filled.
+            labels: of the images.
+            iteration: 0-based; says what is drawn.
+
+        Returns:
+            The loss, detached.
+        """
+        network, metric = self.network(iteration), self.config.dc.metric
         pairs = self.pairs(images, labels, iteration)
-        total, learned = torch.zeros((), device=images.device), []
+        total = torch.zeros((), device=images.device)
+        learned: list[Tensor] = []
         for label, real, synthetic in pairs.by_class():
-
-            def gradients(x, label=label, **kwargs):
-                y = torch.full((len(x),), label, device=x.device)
-                return torch.autograd.grad(F.cross_entropy(network(x), y), params, **kwargs)
-
-            grads_real = gradients(real)  # no graph: the real side is a constant
+            grads_real = _gradients(network, real, label)  # no graph: the real side is a constant
             leaf = synthetic.detach().requires_grad_()
-            loss = gradient_matching_distance(gradients(leaf, create_graph=True), grads_real, self.config.dc.metric)
-            loss.backward(inputs=[leaf])
+            loss = gradient_matching_distance(
+                _gradients(network, leaf, label, create_graph=True), grads_real, metric
+            )
+            torch.autograd.backward(loss, inputs=[leaf])
+            assert leaf.grad is not None
             learned.append(leaf.grad)
             total += loss.detach()
-        pairs.synthetic.backward(torch.cat(learned))  # through augmentation and normalisation, all classes at once
+        # through augmentation and normalisation, all classes at once
+        torch.autograd.backward(pairs.synthetic, torch.cat(learned))
         return total
+
+
+def _gradients(
+    network: Network, x: Float[Tensor, "n 3 H W"], label: int, *, create_graph: bool = False
+) -> tuple[Tensor, ...]:
+    """Gradient of the cross-entropy on images of one class, per parameter of the network."""
+    y = torch.full((len(x),), label, device=x.device)
+    loss = F.cross_entropy(network(x), y)
+    return torch.autograd.grad(loss, list(network.parameters()), create_graph=create_graph)

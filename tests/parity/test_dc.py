@@ -15,16 +15,23 @@ KEPT = len(T["ours.per_class"])  # classes
 
 def losses_and_gradient(metric, dtype):
     network = convnet(T).to(dtype)
-    real, synthetic = (T[f"{k}_images"].to(dtype, copy=True).view(KEPT, -1, 3, 32, 32) for k in ("real", "syn"))
+    real, synthetic = (
+        T[f"{k}_images"].to(dtype, copy=True).view(KEPT, -1, 3, 32, 32) for k in ("real", "syn")
+    )
     synthetic.requires_grad_()
     values = []
     for label in range(KEPT):
+
         def gradients(x, label=label, **kwargs):
             loss = F.cross_entropy(network(x), torch.full((len(x),), label))
             return torch.autograd.grad(loss, list(network.parameters()), **kwargs)
 
         grads_real = gradients(real[label])
-        values.append(gradient_matching_distance(gradients(synthetic[label], create_graph=True), grads_real, metric))
+        values.append(
+            gradient_matching_distance(
+                gradients(synthetic[label], create_graph=True), grads_real, metric
+            )
+        )
     sum(values).backward()
     return torch.stack(values).detach(), synthetic.grad.flatten(0, 1)
 

@@ -27,7 +27,12 @@ def results(dtype):
 def test_in_float64():
     values, gradient, (real, synthetic) = results(torch.float64)
     tolerance = SPEC["tolerance"]["float64"]["suggested_abs"]
-    for ours, name in ((values, "per_class"), (gradient, "grad_syn"), (real, "embed_real"), (synthetic, "embed_syn")):
+    for ours, name in (
+        (values, "per_class"),
+        (gradient, "grad_syn"),
+        (real, "embed_real"),
+        (synthetic, "embed_syn"),
+    ):
         assert largest(ours, T[name]) <= tolerance
     assert T["per_class"].tolist() == SPEC["results"]["per_class"][:KEPT]
 
@@ -35,6 +40,11 @@ def test_in_float64():
 def test_in_float32():
     values, gradient, (real, synthetic) = results(torch.float32)
     tolerance = SPEC["tolerance"]["float32"]
-    assert max(largest(real, T["embed_real"]), largest(synthetic, T["embed_syn"])) <= tolerance["suggested_embed_abs"]
-    assert float(values.sum()) == pytest.approx(float(T["per_class"].sum()), rel=tolerance["suggested_total_rel"])
+    assert (
+        max(largest(real, T["embed_real"]), largest(synthetic, T["embed_syn"]))
+        <= tolerance["suggested_embed_abs"]
+    )
+    assert float(values.sum()) == pytest.approx(
+        float(T["per_class"].sum()), rel=tolerance["suggested_total_rel"]
+    )
     assert relative(gradient, T["grad_syn"]) <= tolerance["suggested_grad_rel_l2"]

@@ -5,7 +5,8 @@ import torch
 
 from ld3m_min.backprop import PLANS, generate_with_plan
 from ld3m_min.prior import LatentDiffusionPrior
-from ld3m_min.sampler import PUBLIC_RESIDUAL, SamplerConfig, generate, generate_latents
+from ld3m_min.residual import PUBLIC_RESIDUAL
+from ld3m_min.sampler import SamplerConfig, generate, generate_latents
 
 from ._data import DATA, largest, load_json, load_tensors, relative
 
@@ -15,7 +16,9 @@ T = load_tensors("ld3m_generate")
 
 @pytest.fixture(scope="module")
 def prior():
-    return LatentDiffusionPrior.from_compvis(DATA / "compvis_tiny.safetensors", load_json("compvis_tiny"))
+    return LatentDiffusionPrior.from_compvis(
+        DATA / "compvis_tiny.safetensors", load_json("compvis_tiny")
+    )
 
 
 def config(case):
@@ -31,12 +34,18 @@ def deviations(prior, case):
     grads = torch.autograd.grad((T["v_latent"] * latent).sum(), (Z, c))
     image = generate(prior, Z, c, T["noise"], config(case))
     image_grads = torch.autograd.grad((T["w_image"] * image).sum(), (Z, c))
-    found = {"latent": largest(latent.detach(), T[f"{case}.latent"]), "image": largest(image.detach(), T[f"{case}.image"]),
-             "pred_x0": largest(torch.stack([s.pred_x0.detach() for s in seen]), T[f"{case}.pred_x0"])}
+    found = {
+        "latent": largest(latent.detach(), T[f"{case}.latent"]),
+        "image": largest(image.detach(), T[f"{case}.image"]),
+        "pred_x0": largest(torch.stack([s.pred_x0.detach() for s in seen]), T[f"{case}.pred_x0"]),
+    }
     for name, (gz, gc) in (("", image_grads), ("_latent", grads)):
         found[f"grad_Z{name}"] = relative(gz, T[f"{case}.grad_Z{name}"])
         found[f"grad_c{name}"] = relative(gc, T[f"{case}.grad_c{name}"])
-    return {k: (v, next(t for n, t in tolerance[k].items() if n.startswith("suggested"))) for k, v in found.items()}
+    return {
+        k: (v, next(t for n, t in tolerance[k].items() if n.startswith("suggested")))
+        for k, v in found.items()
+    }
 
 
 @pytest.mark.parametrize("case", SPEC["cases"])

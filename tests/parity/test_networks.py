@@ -1,4 +1,7 @@
-"""Parameter lists and logits of the five networks against the public code's, under two deterministic fillings."""
+"""Parameter lists and logits of the five networks against the public code's.
+
+Under two deterministic fillings.
+"""
 
 import numpy as np
 import pytest
@@ -9,7 +12,10 @@ from ld3m_min.networks import build_network
 from ._data import load_json
 
 SPEC = load_json("networks")
-CASES = {f"{n['arch']}-{n['im_size'][0]}" + (f"-D{n['depth']}" if "depth" in n else ""): n for n in SPEC["networks"]}
+CASES = {
+    f"{n['arch']}-{n['im_size'][0]}" + (f"-D{n['depth']}" if "depth" in n else ""): n
+    for n in SPEC["networks"]
+}
 
 
 def hashed(index, stream):
@@ -39,13 +45,22 @@ def filling(formula, k, name, shape, gain):
 def inputs(formula, size, channels=3):
     shape = (SPEC["n_inputs"], channels, size, size)
     index = np.arange(np.prod(shape), dtype=np.uint64)
-    x = np.sin(0.01 * index) if formula == "A" else hashed(index, SPEC["formulas"]["B"]["constants"]["xs"])
+    x = (
+        np.sin(0.01 * index)
+        if formula == "A"
+        else hashed(index, SPEC["formulas"]["B"]["constants"]["xs"])
+    )
     return torch.from_numpy(x).reshape(shape)
 
 
 def network_of(case):
-    return build_network(case["arch"], classes=case["num_classes"], size=case["im_size"][0], depth=case.get("depth"),
-                         width=case.get("width", 128)).eval()
+    return build_network(
+        case["arch"],
+        classes=case["num_classes"],
+        size=case["im_size"][0],
+        depth=case.get("depth"),
+        width=case.get("width", 128),
+    ).eval()
 
 
 @torch.no_grad()
@@ -69,12 +84,15 @@ def deviations(case, formula):
     """Largest deviation of the logits in float64 and in float32."""
     network = network_of(case).double()
     fill(network, formula, case["logits"][formula].get("gain"))
-    # at 256 px the weak formula A takes the first image only (an image's logits don't depend on the others), for time
+    # at 256 px the weak formula A takes the first image only (an image's logits don't depend on the
+    # others), for time
     n = 1 if formula == "A" and case["im_size"][0] > 128 else SPEC["n_inputs"]
     x = inputs(formula, case["im_size"][0])[:n]
     expected = torch.tensor(case["logits"][formula]["float64"], dtype=torch.float64)[:n]
-    return tuple(float((network.to(dtype)(x.to(dtype)) - expected).abs().max())
-                 for dtype in (torch.float64, torch.float32))
+    return tuple(
+        float((network.to(dtype)(x.to(dtype)) - expected).abs().max())
+        for dtype in (torch.float64, torch.float32)
+    )
 
 
 @pytest.mark.parametrize("formula", ["A", "B"])

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from ld3m_min.prior import alphas_cumprod, ldm_scheduler
-from ld3m_min.sampler import PUBLIC_RESIDUAL, timesteps
+from ld3m_min.prior.schedule import alphas_cumprod, ldm_scheduler
+from ld3m_min.residual import PUBLIC_RESIDUAL
+from ld3m_min.sampler import timesteps
 
 from ._data import largest, load_json
 
@@ -14,8 +15,13 @@ CASES = [(s, T) for s in SPEC["schedules"] for T in s["ddim"]]
 
 
 def alpha_bar(schedule):
-    return alphas_cumprod(ldm_scheduler(num_train_timesteps=schedule["timesteps"], beta_start=schedule["linear_start"],
-                                        beta_end=schedule["linear_end"]))
+    return alphas_cumprod(
+        ldm_scheduler(
+            num_train_timesteps=schedule["timesteps"],
+            beta_start=schedule["linear_start"],
+            beta_end=schedule["linear_end"],
+        )
+    )
 
 
 @pytest.mark.parametrize("schedule", SPEC["schedules"])
@@ -36,4 +42,7 @@ def test_time_steps_and_weights(schedule, T):
     assert largest(ours[ts], case["alphas"]) <= TOLERANCE
     assert largest(torch.cat([ours[:1], ours[ts[:-1]]]), case["alphas_prev"]) <= TOLERANCE
     n = len(ts)
-    assert largest([PUBLIC_RESIDUAL.weight(k, n) for k in range(n)], case["x0_mix_weight"]) <= TOLERANCE
+    assert (
+        largest([PUBLIC_RESIDUAL.weight(k, n) for k in range(n)], case["x0_mix_weight"])
+        <= TOLERANCE
+    )

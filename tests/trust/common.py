@@ -1,5 +1,5 @@
-"""What the cases share: folders of drawn images, small settings, and the command line, whatever module holds them."""
-import importlib
+"""What the cases share: folders of drawn images, small settings, and the command line."""
+
 import os
 import subprocess
 import sys
@@ -9,27 +9,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ld3m_min.presets import eval_preset, preset
+from ld3m_min.synthetic import SyntheticSet
 
-def from_first(name, *modules):
-    """The first of the modules that has it: modules may move."""
-    for module in modules:
-        try:
-            return getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError):
-            continue
-    raise ImportError(f"{name} is in none of {modules}")
-
-
-def preset(*args, **kwargs):
-    return from_first("preset", "ld3m_min.presets", "ld3m_min.config")(*args, **kwargs)
-
-
-def eval_preset(*args, **kwargs):
-    return from_first("eval_preset", "ld3m_min.presets", "ld3m_min.config")(*args, **kwargs)
+__all__ = [
+    "command",
+    "eval_preset",
+    "folder_of",
+    "is_one_sentence",
+    "load",
+    "picture",
+    "preset",
+    "settings",
+    "synthetic_set",
+]
 
 
 def synthetic_set():
-    return from_first("SyntheticSet", "ld3m_min.synthetic", "ld3m_min.spaces")
+    return SyntheticSet
 
 
 def picture(seed, size=32):
@@ -57,17 +54,30 @@ def load(path, size=32, cache=False, **kwargs):
 
 def settings(**changes):
     """The smallest distillation there is: two iterations of DM on pixels."""
-    base = preset("smoke", algorithm=changes.pop("algorithm", "DM"), space=changes.pop("space", "pixel"))
+    base = preset(
+        "smoke", algorithm=changes.pop("algorithm", "DM"), space=changes.pop("space", "pixel")
+    )
     return replace(base, **{"iterations": 2, "size": 32} | changes)
 
 
 def command(*args, timeout=120, env=None, cwd=None, **kwargs):
     """`python -m ld3m_min ...`; a result with returncode, stdout, stderr. A hang is a failure."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **(env or {})}
-    return subprocess.run([sys.executable, "-m", "ld3m_min", *map(str, args)], capture_output=True, text=True, timeout=timeout,
-                          env=environment, cwd=cwd, **kwargs)
+    return subprocess.run(
+        [sys.executable, "-m", "ld3m_min", *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment,
+        cwd=cwd,
+        **kwargs,
+    )
 
 
 def is_one_sentence(result):
     """A mistake ends with a code other than zero, a line for a person, and no traceback."""
-    return result.returncode not in (0, 1) and "Traceback" not in result.stderr and result.stderr.strip()
+    return (
+        result.returncode not in (0, 1)
+        and "Traceback" not in result.stderr
+        and result.stderr.strip()
+    )

@@ -1,4 +1,5 @@
 """An archive gives every picture that it holds, or says that it is damaged."""
+
 import gzip
 import io
 import tarfile
@@ -36,8 +37,13 @@ def test_a_tar_that_ends_early_is_refused(tmp_path):
 
 
 def test_one_name_in_two_spellings_is_one_class(tmp_path):
-    """A name with an accent, composed in train and decomposed in val (as a Mac writes it), is the same class."""
+    """A name with an accent, composed in train and decomposed in val, is the same class.
+
+    The second is how a Mac writes it.
+    """
     name = "caf\u00e9"
     folder_of(tmp_path / "data" / "train", classes=(unicodedata.normalize("NFC", name), "tea"))
-    folder_of(tmp_path / "data" / "val", classes=(unicodedata.normalize("NFD", name), "tea"), seed=1)
+    folder_of(
+        tmp_path / "data" / "val", classes=(unicodedata.normalize("NFD", name), "tea"), seed=1
+    )
     assert len(load(tmp_path / "data").classes) == 2

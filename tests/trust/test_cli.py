@@ -1,4 +1,5 @@
 """The command line: one sentence for a mistake, and no value that is silently ignored."""
+
 import os
 import signal
 import subprocess
@@ -19,16 +20,25 @@ def a_set(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("words", [
-    ("--repeats", "0"), ("--architectures",),
-], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--repeats", "0"),
+        ("--architectures",),
+    ],
+    ids=" ".join,
+)
 def test_evaluate_refuses_what_makes_no_sense(a_set, words):
     """Zero repeats, no networks: refused, not replaced by a default or a traceback."""
-    done = command("evaluate", a_set / "set", "--dataset", a_set / "pets", "--preset", "smoke", *words)
+    done = command(
+        "evaluate", a_set / "set", "--dataset", a_set / "pets", "--preset", "smoke", *words
+    )
     assert is_one_sentence(done), done.stdout + done.stderr[-300:]
 
 
-@pytest.mark.parametrize("words", [("--steps", "0"), ("--memory", "0"), ("--classes", "0")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("--steps", "0"), ("--memory", "0"), ("--classes", "0")], ids=" ".join
+)
 def test_plan_refuses_what_makes_no_sense(words):
     """T = 0, no memory, no classes."""
     done = command("plan", "--no-probe", *words)
@@ -41,15 +51,38 @@ def test_a_device_that_is_not_there_is_a_sentence(tmp_path):
 
     if torch.cuda.is_available():
         pytest.skip("has a GPU")
-    done = command("distil", "--preset", "smoke", "--space", "pixel", "--device", "cuda", "--out", tmp_path / "run")
+    done = command(
+        "distil",
+        "--preset",
+        "smoke",
+        "--space",
+        "pixel",
+        "--device",
+        "cuda",
+        "--out",
+        tmp_path / "run",
+    )
     assert is_one_sentence(done), done.stderr[-300:]
 
 
 def test_a_stop_in_the_first_moment_shows_no_traceback(tmp_path):
     """Ctrl-C while the libraries are still being imported."""
-    process = subprocess.Popen([sys.executable, "-m", "ld3m_min", "distil", "--preset", "smoke", "--out", str(tmp_path / "run")],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": os.getcwd()})
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "ld3m_min",
+            "distil",
+            "--preset",
+            "smoke",
+            "--out",
+            str(tmp_path / "run"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
     time.sleep(0.6)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -59,13 +92,27 @@ def test_a_stop_in_the_first_moment_shows_no_traceback(tmp_path):
 
 def test_no_iterations_under_the_automatic_plan(tmp_path):
     """`--iterations 0` gives the undistilled set in every space, as the API does."""
-    done = command("distil", "--preset", "smoke", "--space", "ld3m", "--iterations", 0, "--plan", "auto", "--out", tmp_path / "run")
+    done = command(
+        "distil",
+        "--preset",
+        "smoke",
+        "--space",
+        "ld3m",
+        "--iterations",
+        0,
+        "--plan",
+        "auto",
+        "--out",
+        tmp_path / "run",
+    )
     assert done.returncode == 0, done.stderr[-300:]
 
 
 def test_the_limit_of_the_process_is_the_memory_there_is():
     """Under a limit of address space, a plan for more than it is not called fitting."""
-    code = ("import resource; resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30,) * 2)\n"
-            "from ld3m_min.planner import device_bytes\nprint(device_bytes('cpu') <= 6 * 2**30)")
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30,) * 2)\n"
+        "from ld3m_min.planner.machine import device_bytes\nprint(device_bytes('cpu') <= 6 * 2**30)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "True", done.stderr[-300:]

@@ -1,4 +1,5 @@
 """What a run, an evaluation or a set of experts belongs to is decided by content, not by a name."""
+
 import shutil
 
 import pytest
@@ -14,7 +15,10 @@ def _same(a, b):
 
 
 def test_a_run_is_not_taken_up_with_other_images_of_the_same_names(tmp_path):
-    """A folder was replaced by other photographs under the same names: the old run's set must not come back as the new one's."""
+    """A folder was replaced by other photographs under the same names.
+
+    The old run's set must not come back as the new one's.
+    """
     first = load(folder_of(tmp_path / "pets", seed=1))
     made = distil(settings(), data=first, out=tmp_path / "run", progress=False)
     shutil.rmtree(tmp_path / "pets")
@@ -27,7 +31,10 @@ def test_a_run_is_not_taken_up_with_other_images_of_the_same_names(tmp_path):
 
 
 def test_a_run_is_not_taken_up_with_another_prior_in_the_same_folder(tmp_path):
-    """A prior was trained again into the same folder: codes learned under the old weights are not those of the new."""
+    """A prior was trained again into the same folder.
+
+    Codes learned under the old weights are not those of the new.
+    """
     from ld3m_min.prior import LatentDiffusionPrior
 
     data = load(folder_of(tmp_path / "pets"))
@@ -49,11 +56,16 @@ def test_a_run_is_not_taken_up_with_another_prior_in_the_same_folder(tmp_path):
 
 
 def test_experts_of_other_images_are_refused(tmp_path):
-    """Experts trained on one folder don't serve another one of the same name, classes and number of images."""
+    """Experts trained on one folder don't serve another one.
+
+    Not even one of the same name, classes and number of images.
+    """
     from ld3m_min.experts import train_experts
 
     config = settings(algorithm="MTT")
-    train_experts(config, load(folder_of(tmp_path / "pets", seed=1)), tmp_path / "experts", progress=False)
+    train_experts(
+        config, load(folder_of(tmp_path / "pets", seed=1)), tmp_path / "experts", progress=False
+    )
     shutil.rmtree(tmp_path / "pets")
     other = load(folder_of(tmp_path / "pets", seed=2))
     with pytest.raises(ValueError):

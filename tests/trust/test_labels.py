@@ -1,4 +1,5 @@
 """Each class of the data is conditioned on its own embedding, whatever the order of the names."""
+
 import json
 from pathlib import Path
 
@@ -33,14 +34,20 @@ def test_a_prior_of_more_classes_gives_each_class_its_own(tmp_path):
 
 
 def test_a_config_without_the_number_of_classes_is_a_sentence():
-    """A class embedder whose yaml leaves out n_classes: its default, or one error that names the field; no KeyError."""
+    """A class embedder whose yaml leaves out n_classes.
+
+    Its default, or one error that names the field; no KeyError.
+    """
     folder = Path(__file__).parent.parent / "parity" / "data"
     from safetensors.torch import load_file
 
     config = json.loads((folder / "compvis_tiny.json").read_text())
     config = config.get("config", config)
     config["model"]["params"]["cond_stage_config"]["params"].pop("n_classes")
-    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "compvis_tiny.safetensors").items()}
+    state = {
+        k: v.float() if v.is_floating_point() else v
+        for k, v in load_file(folder / "compvis_tiny.safetensors").items()
+    }
     try:
         LatentDiffusionPrior.from_compvis(state, config)
     except ValueError as error:

@@ -1,4 +1,5 @@
 """Values that users really pass: right, or one sentence before the work."""
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,10 @@ def _accuracies(synthetic, data):
 
 
 def test_images_of_bytes_are_scaled_or_refused(made):
-    """A set built in memory from uint8 pictures: as good as the same in [0, 1], or an error; never silently judged at 255 times."""
+    """A set built in memory from uint8 pictures.
+
+    As good as the same in [0, 1], or an error; never silently taken at 255 times.
+    """
     synthetic, data = made
     as_bytes = replace(synthetic, pixels=(synthetic.pixels * 255).round().to(torch.uint8))
     try:
@@ -54,7 +58,9 @@ def test_a_path_as_prior_can_be_saved(tmp_path):
     from ld3m_min.prior import LatentDiffusionPrior
 
     data = load(folder_of(tmp_path / "pets"))
-    LatentDiffusionPrior.from_pretrained("digits").for_classes([0, 1], data.classes).save_pretrained(tmp_path / "prior")
+    LatentDiffusionPrior.from_pretrained("digits").for_classes(
+        [0, 1], data.classes
+    ).save_pretrained(tmp_path / "prior")
     config = settings(space="autoencoder", prior=Path(tmp_path / "prior"))
     distil(config, data=data, out=tmp_path / "run", progress=False).save(tmp_path / "set")
 

@@ -1,0 +1,80 @@
+"""`python -m ld3m_min distil`: see :func:`ld3m_min.run.distil`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ld3m_min.backprop import Plan
+from ld3m_min.commands.command import Call, Command, ruling
+from ld3m_min.commands.options import DataOptions, begin
+from ld3m_min.config import DistilConfig, to_dict
+from ld3m_min.data.loading import load_data
+from ld3m_min.errors import InputError
+from ld3m_min.experts.buffer import experts_name
+from ld3m_min.presets import PRESETS, preset
+from ld3m_min.run import distil
+
+ABOUT = """Distil a data set into OUT/set.
+
+Stopped, it goes on from its last checkpoint when started again with the same words. `--plan NAME`
+sets all options of a memory plan: auto, one-pass, decoder, selective, per-step, chunks or two-pass.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilOptions(DataOptions):
+    """Of the run.
+
+    Attributes:
+        out: folder of the run; the distilled set is written to its subfolder `set`.
+        experts: folder of MTT's experts, by default where `ld3m_min experts` puts them; missing
+            ones are trained.
+    """
+
+    out: Path = Path("runs/distil")
+    experts: Path | None = None
+
+
+def base(name: str, given: Mapping[str, Any], options: DistilOptions | None) -> DistilConfig:
+    """The preset, for what is matched, what is learned, the images per class and their size."""
+    made = preset(name, **ruling(DistilConfig, given))
+    _check_plan({**to_dict(made.plan), **given.get("plan", {})})
+    return made
+
+
+def _check_plan(plan: Mapping[str, Any]) -> None:
+    """Refuse what `--plan.auto` would choose otherwise, and so ignore."""
+    chosen = Plan()
+    kept = {*chosen.engine, "auto"}
+    ignored = [k for k, v in to_dict(chosen).items() if k not in kept and plan[k] != v]
+    if plan["auto"] and ignored:
+        raise InputError(
+            f"plan.{ignored[0]} is chosen by plan.auto; add --plan.no-auto, or leave it out"
+        )
+
+
+def run(call: Call[DistilOptions, DistilConfig]) -> None:
+    """Distil, and say where the set is."""
+    config, options = call.config, call.options
+    begin(options.device, options.max_seconds)
+    data = load_data(config.dataset, path=options.data_path, split=options.split, size=config.size)
+    experts = options.experts
+    if config.algorithm == "MTT" and experts is None:
+        experts = Path("runs") / experts_name(config, data)
+    distil(config, data=data, out=options.out, experts=experts, device=options.device)
+    print(f"{len(data.classes) * config.ipc} images in {options.out / 'set'}")
+
+
+COMMAND = Command(
+    "distil",
+    ABOUT,
+    DistilOptions,
+    DistilConfig,
+    {name: p.about for name, p in PRESETS.items()},
+    "cpu",
+    base,
+    run,
+)

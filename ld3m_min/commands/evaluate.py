@@ -1,0 +1,102 @@
+"""`python -m ld3m_min evaluate`: see :func:`ld3m_min.evaluate.cross_architecture.evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from ld3m_min.commands.command import Call, Command
+from ld3m_min.commands.options import LongOptions, begin
+from ld3m_min.config import ARCHITECTURES, EvalConfig
+from ld3m_min.data.loading import load_data
+from ld3m_min.evaluate.cross_architecture import evaluate
+from ld3m_min.presets import PRESETS, eval_preset
+from ld3m_min.synthetic import SyntheticSet
+
+ABOUT = """Train networks on the set in FOLDER and print their accuracy on real images.
+
+With `--out`, each training is kept there: stopped, the evaluation goes on when started again with
+the same words.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(LongOptions):
+    """Of the run.
+
+    Attributes:
+        folder: of the distilled set, as `distil` wrote it.
+        dataset: real images to test on: "digits", a subset of ImageNet such as "imagenette", or a
+            folder with one subfolder of images per class.
+        architectures: networks to train.
+        seed: of every draw.
+        data_path: folder of the images of a subset of ImageNet; without it, the variable LD3M_DATA
+            of the environment.
+        data_split: of a subset of ImageNet into images to learn from and to test on: the "paper"
+            takes ImageNet's, "fastai" that of fastai's own release.
+        out: folder to keep finished trainings in.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    dataset: str = "digits"
+    architectures: tuple[str, ...] = ARCHITECTURES
+    seed: int = 0
+    data_path: Path | None = None
+    data_split: Literal["paper", "fastai"] | None = None
+    out: Path | None = None
+
+
+@lru_cache(1)  # its images per class are asked for before the set itself
+def _set(folder: Path) -> SyntheticSet:
+    return SyntheticSet.load(folder)
+
+
+def base(name: str, given: Mapping[str, Any], options: EvaluateOptions | None) -> EvalConfig:
+    """The preset, for the images per class of the set."""
+    return eval_preset(name, ipc=1 if options is None else _set(options.folder).ipc)
+
+
+def run(call: Call[EvaluateOptions, EvalConfig]) -> None:
+    """Evaluate, and print a line for each architecture and one for all that did not distil."""
+    config, options = call.config, call.options
+    begin(options.device, options.max_seconds)
+    synthetic = _set(options.folder)
+    data = load_data(
+        options.dataset,
+        path=options.data_path,
+        split=options.data_split,
+        size=synthetic.images().shape[-1],
+    ).to(options.device)
+    result = evaluate(
+        synthetic,
+        data,
+        options.architectures,
+        config=config,
+        seed=options.seed,
+        progress=True,
+        out=options.out,
+    )
+    for a in result.accuracies:
+        low, high = (100 * x for x in result.confidence_interval(a))
+        print(f"{a:10s} {100 * result.mean(a):5.1f} %   95 % interval {low:.1f} to {high:.1f}")
+    repeats = len(result.values())
+    print(
+        f"{'unseen':10s} {100 * result.mean():5.1f} %   ({config.split} split, {repeats} repeats)"
+    )
+
+
+COMMAND = Command(
+    "evaluate",
+    ABOUT,
+    EvaluateOptions,
+    EvalConfig,
+    {name: p.about for name, p in PRESETS.items()},
+    "cpu",
+    base,
+    run,
+)

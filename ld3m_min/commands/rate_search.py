@@ -1,0 +1,93 @@
+"""`python -m ld3m_min rate-search`: see :func:`ld3m_min.experiments.rate_search.search`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ld3m_min.commands.command import Call, Command, ruling
+from ld3m_min.commands.options import LongOptions, begin
+from ld3m_min.config import DistilConfig
+from ld3m_min.data.loading import load_data
+from ld3m_min.errors import InputError
+from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.experiments.rate_search import rates_of, search
+from ld3m_min.presets import PRESETS, preset, preset_with
+
+ABOUT = """Search the learning rates of a preset on held-out training images.
+
+Every try is recorded, and none made twice. All algorithms and spaces are searched unless
+`--algorithm`, `--space` or `--only` says which; `--iterations` shortens every try. A search with
+other changes of the configuration has a record of its own.
+"""
+NO_CHANGE = ("dataset", "iterations", "algorithm", "space")  # `search` has arguments for these
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateSearchOptions(LongOptions):
+    """Of the run.
+
+    Attributes:
+        repeats: trainings of each network that a rate is tested with.
+        only: one algorithm and space, as in "DM-ld3m".
+        records: folder of the record; by default that of the project.
+    """
+
+    repeats: int = 1
+    only: str = ""
+    records: Path | None = None
+
+
+def base(name: str, given: Mapping[str, Any], options: RateSearchOptions | None) -> DistilConfig:
+    """The preset, for the images per class and their size."""
+    return preset(name, **ruling(DistilConfig, given))
+
+
+def run(call: Call[RateSearchOptions, DistilConfig]) -> None:
+    """Search, and print the best rate of each algorithm and space."""
+    config, options = call.config, call.options
+    begin(options.device, options.max_seconds)
+    if "lr" in call.given:
+        raise InputError("--lr is what is searched for; leave it out")
+    data = load_data(config.dataset, size=config.size)
+    best: dict[tuple[str, str], float] = {}
+    changes = {k: v for k, v in call.given.items() if k not in NO_CHANGE}
+    with preset_with(call.preset, changes) as name:
+        for only in _searched(call):
+            best |= search(
+                name,
+                data,
+                records=options.records or RECORDS,
+                repeats=options.repeats,
+                iterations=config.iterations if "iterations" in call.given else None,
+                only=only,
+                device=options.device,
+            )
+    for (algorithm, space), lr in best.items():
+        print(f"{algorithm:4s} {space:12s} lr = {lr:g}")
+
+
+def _searched(call: Call[RateSearchOptions, DistilConfig]) -> list[str]:
+    """The values of `search`'s argument `only`: "" for all, else one for each pair."""
+    wanted = {k: call.given[k] for k in ("algorithm", "space") if k in call.given}
+    if call.options.only or not wanted:
+        return [call.options.only]
+    return [
+        f"{algorithm}-{space}"
+        for algorithm, space in rates_of(call.preset)
+        if wanted.items() <= {"algorithm": algorithm, "space": space}.items()
+    ]
+
+
+COMMAND = Command(
+    "rate-search",
+    ABOUT,
+    RateSearchOptions,
+    DistilConfig,
+    {name: p.about for name, p in PRESETS.items()},
+    "cpu",
+    base,
+    run,
+)

@@ -1,0 +1,84 @@
+"""`python -m ld3m_min table`: see :mod:`ld3m_min.experiments.grids` and `tables`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import tyro
+
+from ld3m_min.commands.options import begin
+from ld3m_min.experiments import grids, running, tables
+from ld3m_min.experiments import records as results
+
+ABOUT = """Print a grid's table from its records, list what is missing, or run it (`--run`).
+
+After `--max-seconds` a run saves and leaves with exit code 75; the same command goes on.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """Of the run.
+
+    Attributes:
+        grid: name of a grid; by default that of the digits, and with `--missing` all of them.
+        missing: list what has no record, with the commands that make it.
+        run: make what has no record.
+        only: of a run: the cell of that name alone.
+        device: "cpu", "cuda", "cuda:1" or "mps".
+        max_seconds: seconds after which a run stops, with what is done saved and exit code 75.
+        records: folder of the records; by default that of the project.
+    """
+
+    grid: str | None = None
+    missing: bool = False
+    run: bool = False
+    only: str = ""
+    device: str = "cpu"
+    max_seconds: float | None = None
+    records: Path | None = None
+
+
+def run(options: TableOptions) -> None:
+    """Print the table, or what is missing."""
+    begin(options.device, options.max_seconds)
+    records = grids.RECORDS if options.records is None else options.records
+    if options.missing:
+        wanted = (options.grid,) if options.grid else grids.MEASURED
+        print("\n".join(grids.commands(wanted, records)) or "nothing is missing")
+        return
+    grid = options.grid or "digits"
+    if options.run:
+        running.run_grid(grid, only=options.only, records=records, device=options.device)
+    absent, cells = grids.missing(grid, records), grids.grid(grid)
+    frame = tables.table(
+        [r for r in results.load_records(records) if grids.Cell(**r["cell"]) in cells],
+        cells[0].dataset,
+        cells[0].preset,
+    )
+    print(frame.to_string() if len(frame) else "no records yet")
+    if absent:
+        print(
+            f"{len(absent)} of {len(cells)} cells are missing; `table --missing` lists them with "
+            "their commands"
+        )
+
+
+class Table:
+    """The command, which has neither preset nor configuration."""
+
+    def parse(self, words: Sequence[str]) -> Callable[[], None]:
+        """What the words after the command ask for, ready to be called.
+
+        Raises:
+            SystemExit: help was asked for (code 0), or an option is unknown (code 2).
+        """
+        return partial(
+            run, tyro.cli(TableOptions, args=words, prog="ld3m_min table", description=ABOUT)
+        )
+
+
+COMMAND = Table()

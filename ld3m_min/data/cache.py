@@ -1,0 +1,222 @@
+"""Decoded images kept on the disk, so that a folder is read once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BufferedWriter
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from ld3m_min.data.images import _named, read_image
+from ld3m_min.errors import InputError
+from ld3m_min.io.digests import digest
+from ld3m_min.io.disk import StrPath, fsync, hold, sweep
+from ld3m_min.io.progress import bar
+
+DECODING = 2  # part of the cache's key: raise it when `read_image` gives other pixels than before
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: `LD3M_CACHE`, else the user's cache folder.
+
+    It may be deleted at any time.
+    """
+    if given := os.environ.get("LD3M_CACHE"):
+        return Path(given).expanduser()
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # a user without a home, as in some containers
+        home = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+    return home / "ld3m_min"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Image files, and how they are decoded.
+
+    Attributes:
+        files: the image files.
+        size: side of the decoded images, pixels.
+        name: what the progress bar and the file in the cache are called.
+        progress: whether there is a bar.
+        workers: threads that decode.
+    """
+
+    files: Sequence[Path]
+    size: int
+    name: str
+    progress: bool
+    workers: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the decoded images."""
+        return (len(self.files), 3, self.size, self.size)
+
+    def checksum(self) -> str:
+        """Of the contents of all files, in order.
+
+        Times and sizes of files can stay while a picture changes.
+        """
+
+        def content(file: Path) -> bytes:
+            return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+
+        whole = hashlib.blake2b(f"{DECODING} {self.size}".encode(), digest_size=16)
+        with ThreadPoolExecutor(self.workers) as pool:
+            for part in pool.map(content, self.files):
+                whole.update(part)
+        return whole.hexdigest()
+
+    def images(self) -> Iterator[UInt8[Tensor, "3 H H"]]:
+        """The images in order; after the last, one error for all that failed."""
+
+        def job(file: Path) -> Tensor | ValueError:
+            try:
+                return read_image(file, self.size)
+            except ValueError as error:
+                return error
+
+        bad: list[str] = []
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            for result in bar(
+                pool.map(job, self.files),
+                desc=f"decoding {self.name}",
+                total=len(self.files),
+                unit="image",
+                show=self.progress,
+            ):
+                if isinstance(result, ValueError):
+                    bad.append(str(result))
+                elif not bad:  # after a failure only names are gathered
+                    yield result
+        finally:
+            pool.shutdown(cancel_futures=True)
+        if bad:
+            raise InputError(_named(bad, "cannot be used; repair or remove them"))
+
+
+def decode(
+    files: Sequence[Path],
+    size: int,
+    *,
+    cache: StrPath | None = None,
+    name: str = "images",
+    progress: bool = True,
+    workers: int | None = None,
+) -> UInt8[Tensor, "N 3 H H"]:
+    """Read image files, each once.
+
+    A file in the cache is named by size and checksum of the contents of the image files, so changed
+    files are decoded anew. Its own checksum is at its end, and one that doesn't fit is made again.
+
+    Args:
+        files: the N image files.
+        size: H, pixels.
+        cache: folder of the memory-mapped copy, or None for memory alone.
+        name: what the progress bar and the file in the cache are called.
+        progress: whether there is a bar.
+        workers: threads that decode; None for one per core, at most 8.
+
+    Returns:
+        The images. A tensor from the cache may be written to; the file stays as it is.
+
+    Raises:
+        InputError: names every file that cannot be used.
+        OSError: the cache has no room.
+    """
+    source = _Source(files, size, name, progress, workers or min(8, os.cpu_count() or 1))
+    if cache is not None and (kept := _kept(source, Path(cache))) is not None:
+        return kept
+    images = np.empty(source.shape, dtype=np.uint8)
+    for i, image in enumerate(source.images()):
+        images[i] = image.numpy()
+    return torch.from_numpy(images)
+
+
+def _kept(source: _Source, cache: Path) -> UInt8[Tensor, "N 3 H H"] | None:
+    """The images from a file of the cache, made where it isn't there; None where none can be."""
+    target = cache / f"{_safe(source.name)}-{source.size}px-{source.checksum()}.npy"
+    if (images := _open_cached(target, source.shape)) is not None:
+        return images
+    need = int(np.prod(source.shape))
+    handle = _begin(target, need)
+    if handle is None:
+        return None
+    try:
+        with handle:
+            np.lib.format.write_array_header_1_0(
+                handle, {"descr": "|u1", "fortran_order": False, "shape": source.shape}
+            )
+            for image in source.images():
+                handle.write(image.numpy().tobytes())
+            handle.flush()
+            handle.write(digest(torch.from_numpy(np.load(handle.name, mmap_mode="c"))).encode())
+            handle.flush()
+            fsync(handle.fileno())
+        os.replace(handle.name, target)
+    except OSError as error:
+        raise OSError(
+            f"cannot keep {need / 2**20:.0f} MiB of decoded images in {target.parent}: "
+            f"{error.strerror or error}; name another folder in LD3M_CACHE, or load with "
+            "cache=False"
+        ) from error
+    finally:
+        Path(handle.name).unlink(missing_ok=True)
+    return _open_cached(target, source.shape)
+
+
+def _safe(name: str) -> str:
+    """A data set's name as part of a file's: letters, digits, '-' and '_' stay."""
+    return "".join(ch if ch.isalnum() or ch in "-_" else "_" for ch in name)[:80]
+
+
+def _open_cached(target: Path, shape: tuple[int, ...]) -> UInt8[Tensor, "N 3 H H"] | None:
+    """The images of a file of the cache; None where there is none, and with a warning a damaged."""
+    if not target.exists():
+        return None
+    try:
+        images = np.load(target, mmap_mode="c")
+        if images.shape == shape and images.dtype == np.uint8:
+            with target.open("rb") as file:
+                file.seek(-32, os.SEEK_END)
+                stated = file.read()
+            if digest(torch.from_numpy(images)).encode() == stated:
+                return torch.from_numpy(images)
+    except (ValueError, OSError, EOFError):
+        pass
+    warnings.warn(f"{target.name} in the cache is damaged; decoding the images again", stacklevel=4)
+    return None
+
+
+def _begin(target: Path, need: int) -> BufferedWriter | None:
+    """A file beside `target`; None, with a warning, where the cache cannot be written to."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent)
+        if shutil.disk_usage(target.parent).free < need + 2**20:
+            raise OSError(f"{need / 2**20:.0f} MiB are needed, less is free")
+        temporary = target.with_name(f".tmp-{uuid.uuid4().hex}-{target.name}")
+        handle = open(temporary, "wb")  # noqa: SIM115  # the caller closes it
+        hold(handle.fileno())
+        return handle
+    except OSError as error:
+        warnings.warn(
+            f"no cache in {target.parent} ({error.strerror or error}): the images are kept in "
+            "memory",
+            stacklevel=4,
+        )
+        return None

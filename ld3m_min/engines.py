@@ -1,0 +1,287 @@
+"""How the frozen networks are run: precision, memory format, compiler.
+
+An engine is believed only after a comparison with eager float32.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ld3m_min.errors import InputError
+from ld3m_min.frozen import PLAIN, Engine, EnginePlan, FrozenPrior, Network, lowered
+from ld3m_min.io.digests import versions
+from ld3m_min.io.seeds import seeded
+
+# how far one call may be from eager float32, relative norms of output and gradients: rounding,
+# not another result
+ROUNDING = {"float32": 1e-3, "bfloat16": 0.1}
+# of a :class:`Prepared`, where its network is in a prior
+PARTS = {"decoder": "autoencoder", "denoiser": "denoiser"}
+
+
+class Prepared:
+    """A prior whose noise predictor and decoder run by the engine that a plan names.
+
+    All else is the prior's own. An engine is believed only after :meth:`verify` has compared it
+    with eager float32 on this device. In bfloat16 the weights are cast once: autocast would cast a
+    frozen weight at every call and keep each copy for the backward pass, T copies of the U-Net.
+    What enters and what leaves is float32.
+
+    Args:
+        prior: whose networks are copied.
+        plan: names the engine.
+        of: the weights that are copied, by :func:`~ld3m_min.io.digests.versions`.
+
+    Attributes:
+        ran: the engine that runs "denoiser" and "decoder" at present.
+        of: which weights it is a copy of.
+    """
+
+    # the prior's own, by `__getattr__`
+    conditional: bool
+    latent_channels: int
+    train_steps: int
+    alpha_bar: Float[Tensor, " N"]
+    autoencoder: Any
+    denoiser: Any
+    modules: list[nn.Module]
+    device: torch.device
+    null_conditioning: Callable[[int], Tensor]
+    quantize: Callable[[Tensor], Tensor]
+    unscaled: Callable[[Tensor], Tensor]
+    _like: Callable[..., FrozenPrior]
+
+    def __init__(
+        self, prior: FrozenPrior, plan: EnginePlan, of: tuple[tuple[int, int], ...] | None = None
+    ) -> None:
+        self._prior, self.of = prior, of
+        self._verified: set[tuple[object, ...]] = set()
+        names = ("decoder",) if prior.denoiser is None else ("decoder", "denoiser")
+        self.ran = {name: _engine(plan) for name in names}
+        self._networks = {name: self._built(name, engine) for name, engine in self.ran.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._prior, name)
+
+    @property
+    def copies(self) -> list[nn.Module]:
+        """The networks that are held beside the prior's own."""
+        return [
+            getattr(network.holder, PARTS[name])
+            for name, network in self._networks.items()
+            if network.holder is not self._prior
+        ]
+
+    def _built(self, name: str, engine: Engine) -> Network:
+        """A network as an engine runs it: a copy, or the prior's own."""
+        own: torch.dtype = next(self._prior.autoencoder.parameters()).dtype
+        if engine == PLAIN:
+            return Network(self._prior, own)
+        part = PARTS[name]
+        module: nn.Module = copy.deepcopy(getattr(self._prior, part))
+        low = engine.precision == "bfloat16"
+        if low:
+            module = lowered(module)
+        if engine.channels_last:
+            # torch declares no overload with this argument alone
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if engine.compile != "off":
+            compile_part(module, "forward" if name == "denoiser" else "decode", engine.compile)
+        return Network(self._prior._like(**{part: module}), torch.bfloat16 if low else own)
+
+    def predict_noise(
+        self, z: Float[Tensor, "B c h w"], t: Int[Tensor, " B"], c: Float[Tensor, "B L D"] | None
+    ) -> Float[Tensor, "B c h w"]:
+        """As the prior's, f_theta of equation (4); float32 in and out.
+
+        Args:
+            z: the state.
+            t: the training step of each latent.
+            c: the conditioning; None for an unconditional prior.
+        """
+        return self._networks["denoiser"].predict_noise(z, t, c)
+
+    def decode(self, z: Float[Tensor, "B c h w"]) -> Float[Tensor, "B 3 H W"]:
+        """As the prior's; float32 in and out. The codebook is looked up in float32.
+
+        Args:
+            z: latents.
+
+        Returns:
+            Images in [0, 1].
+        """
+        images = self._networks["decoder"].decode(self._prior.quantize(z))
+        return ((images + 1) / 2).clamp(0, 1)
+
+    def verify(
+        self, name: str, z: Float[Tensor, "B c h w"], c: Float[Tensor, "B L D"] | None = None
+    ) -> None:
+        """Compare a network's engine with eager float32 for inputs of this shape, once.
+
+        Where it is wrong, a simpler one is taken, and a warning says so. What runs in the end is in
+        `ran`.
+
+        Args:
+            name: "denoiser" or "decoder".
+            z: gives shape and device, not values.
+            c: as z; None for the decoder, or for an unconditional prior.
+        """
+        if self.ran[name].compile == "off":
+            # only compiled code is made for one shape; a part of the batch tells as much
+            z, c = z[:1], None if c is None else c[:1]
+        shapes = name, tuple(z.shape), None if c is None else tuple(c.shape)
+        if shapes in self._verified or z.is_meta:
+            return
+        compiled = self.ran[name].compile != "off"
+        simpler = [self.ran[name]._replace(compile="off"), PLAIN] if compiled else [PLAIN]
+        for engine in simpler:
+            wrong = None if self.ran[name] == PLAIN else self._wrong(name, z, c)
+            if not wrong:
+                break
+            warnings.warn(
+                f"the {name} run by {_words(self.ran[name])} is not the eager one on this machine "
+                f"({wrong}); from here on it is run by {_words(engine)}",
+                stacklevel=4,
+            )
+            self.ran[name], self._networks[name] = engine, self._built(name, engine)
+        self._verified.add(shapes)
+
+    def _wrong(
+        self, name: str, z: Float[Tensor, "B c h w"], c: Float[Tensor, "B L D"] | None
+    ) -> str | None:
+        """What differs from eager float32 by more than rounding, in words; None: nothing does."""
+        plain = Network(self._prior, z.dtype)
+        with torch.enable_grad():
+            try:
+                found = _results(self._networks[name], name, z, c)
+            except Exception as error:  # no compiler, no cache, an operation that it does not know
+                if self.ran[name].compile == "off":
+                    raise
+                said = str(error).strip()
+                why = said.splitlines()[0][:200] if said else type(error).__name__
+                return f"it cannot be compiled: {why}"
+            expected = _results(plain, name, z, c)
+        what = ("output", "gradient of Z", "gradient of c")
+        for quantity, a, b in zip(what, found, expected, strict=False):
+            deviation = float((a - b).norm() / b.norm().clamp_min(torch.finfo(b.dtype).tiny))
+            if not deviation <= ROUNDING[self.ran[name].precision]:
+                return f"its {quantity} is off by {deviation:.1%}"
+        return None
+
+
+_PREPARED: WeakKeyDictionary[FrozenPrior, dict[tuple[Engine, torch.device], Prepared]] = (
+    WeakKeyDictionary()
+)
+
+
+def prepared(prior: FrozenPrior | Prepared, plan: EnginePlan) -> FrozenPrior | Prepared:
+    """The prior as a plan runs it.
+
+    Args:
+        prior: frozen.
+        plan: names the engine.
+
+    Returns:
+        The prior itself, or a :class:`Prepared`, which is made once for the weights it has.
+
+    Raises:
+        InputError: the plan is not yet decided.
+    """
+    if plan.auto:
+        raise InputError(
+            "plan.auto is not yet decided; "
+            "let ld3m_min.planner.fallback.choose name a plan that fits"
+        )
+    engine = _engine(plan)
+    if isinstance(prior, Prepared) or engine == PLAIN:
+        return prior
+    copies = _PREPARED.setdefault(prior, {})
+    current = versions(p for m in prior.modules for p in m.parameters())
+    key = engine, prior.device
+    if key not in copies or copies[key].of != current:
+        copies[key] = Prepared(prior, plan, current)
+    return copies[key]
+
+
+def engine_of(
+    prior: FrozenPrior | Prepared, plan: EnginePlan
+) -> dict[str, dict[str, str | bool]] | None:
+    """What runs the networks under a plan, for records.
+
+    That is what the plan names, but where :meth:`Prepared.verify` has fallen back.
+
+    Args:
+        prior: frozen.
+        plan: names the engine.
+
+    Returns:
+        The fields of the :class:`Engine` of "denoiser" and of "decoder"; None where the plan is not
+        yet decided.
+    """
+    if plan.auto:
+        return None
+    fast = prepared(prior, plan)
+    ran = fast.ran if isinstance(fast, Prepared) else {"denoiser": PLAIN, "decoder": PLAIN}
+    return {name: engine._asdict() for name, engine in ran.items()}
+
+
+def compile_part(module: nn.Module, method: str, mode: str) -> None:
+    """Compile one method of a network of diffusers, all but its upsampling, in place.
+
+    Inductor of PyTorch 2.13 gives zero for the gradient through `Upsample2D` on a CPU where it
+    fuses it with what is around.
+
+    Args:
+        module: the network.
+        method: "forward" or "decode".
+        mode: of `torch.compile`.
+    """
+    for part in module.modules():
+        if type(part).__name__ == "Upsample2D":
+            part.forward = torch.compiler.disable(part.forward)
+    setattr(module, method, torch.compile(getattr(module, method), mode=mode, dynamic=False))
+
+
+def _engine(plan: EnginePlan) -> Engine:
+    """The engine that a plan names."""
+    return Engine(plan.precision, plan.channels_last, plan.compile)
+
+
+def _words(engine: Engine) -> str:
+    """An engine as a message calls it."""
+    kind = "eager" if engine.compile == "off" else "compiled"
+    return f"{kind} {engine.precision}" + " in channels-last format" * engine.channels_last
+
+
+def _results(
+    network: Network, name: str, z: Float[Tensor, "B c h w"], c: Float[Tensor, "B L D"] | None
+) -> list[Tensor]:
+    """Output and input gradients of a network for drawn inputs, the same at every call.
+
+    Args:
+        network: what is run.
+        name: "denoiser" or "decoder".
+        z: gives shape, type and device.
+        c: as z, or None.
+    """
+    generator = seeded(0, "verify", name)
+
+    def drawn(shape: torch.Size) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=z.dtype).to(z.device)
+
+    inputs = [drawn(x.shape).requires_grad_() for x in (z, c) if x is not None]
+    if name == "decoder":
+        out = network.decode(inputs[0])
+    else:
+        t = torch.full((len(z),), network.holder.train_steps // 2, device=z.device)
+        out = network.predict_noise(inputs[0], t, None if c is None else inputs[1])
+    weights = drawn(out.shape)
+    return [out.detach(), *torch.autograd.grad((out * weights).sum(), inputs)]

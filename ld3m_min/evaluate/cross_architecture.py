@@ -1,0 +1,264 @@
+"""Cross-architecture evaluation: train each network from scratch on the set, test it once.
+
+Section 4.1. The networks are those of the paper; learning-rate schedule, averaging and augmentation
+are the public code's. Nothing is chosen on what is tested: one training, one test, at the end.
+:func:`evaluate` trains many networks at a time (:mod:`ld3m_min.evaluate.jobs`);
+`protocol.train_network` is the same in its plainest form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Never, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ld3m_min.config import ARCHITECTURES, EvalConfig
+from ld3m_min.data.loading import check_outside
+from ld3m_min.data.splits import DataSplits
+from ld3m_min.errors import InputError
+from ld3m_min.evaluate.jobs import Folder, Job, Trial, build, plan_jobs, run_job
+from ld3m_min.evaluate.protocol import accuracy, train_network
+from ld3m_min.io.lock import locked
+from ld3m_min.io.modes import ordinary_modes
+from ld3m_min.io.progress import Bar, bar
+from ld3m_min.io.seeds import seeded
+from ld3m_min.io.stop import stoppable
+from ld3m_min.io.threads import side_by_side
+from ld3m_min.networks import NETWORKS, build_network
+from ld3m_min.training import group_size
+
+# architectures by the time that a training takes; others last
+_LONGEST = {"ResNet18": 0, "ViT": 1, "AlexNet": 2, "VGG11": 3, "ConvNet": 4}
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What can be evaluated: a :class:`~ld3m_min.synthetic.SyntheticSet`, or anything like it."""
+
+    @property
+    def labels(self) -> Int[Tensor, " B"]:
+        """Class numbers."""
+        ...
+
+    def images(self) -> Float[Tensor, "B 3 H W"]:
+        """In [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Accuracies, in [0, 1].
+
+    Attributes:
+        accuracies: architecture -> one value per repeat.
+        split: what they were measured on.
+        distiller: the architecture that distilled; `unseen` are the others.
+    """
+
+    accuracies: dict[str, tuple[float, ...]]
+    split: str
+    distiller: str = "ConvNet"
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The architectures that did not take part in the distillation."""
+        return tuple(a for a in self.accuracies if a != self.distiller) or tuple(self.accuracies)
+
+    def values(self, architecture: str | None = None) -> NDArray[np.float64]:
+        """Accuracy per repeat.
+
+        Args:
+            architecture: a name; None for the mean of the unseen ones.
+        """
+        if architecture is not None:
+            return np.array(self.accuracies[architecture])
+        unseen: NDArray[np.float64] = np.mean([self.accuracies[a] for a in self.unseen], axis=0)
+        return unseen
+
+    def mean(self, architecture: str | None = None) -> float:
+        """Mean over repeats.
+
+        Args:
+            architecture: as for :meth:`values`.
+        """
+        return float(self.values(architecture).mean())
+
+    def std(self, architecture: str | None = None) -> float:
+        """Population standard deviation over repeats, as the public code prints.
+
+        Args:
+            architecture: as for :meth:`values`.
+        """
+        return float(self.values(architecture).std())
+
+    def confidence_interval(
+        self, architecture: str | None = None, level: float = 0.95
+    ) -> tuple[float, float]:
+        """Student's t interval of the mean over repeats.
+
+        Args:
+            architecture: as for :meth:`values`.
+            level: of confidence.
+
+        Returns:
+            Its ends; NaN for a single repeat.
+        """
+        from scipy import stats
+
+        v = self.values(architecture)
+        if len(v) < 2:
+            return float("nan"), float("nan")
+        half = stats.t.ppf((1 + level) / 2, len(v) - 1) * v.std(ddof=1) / math.sqrt(len(v))
+        return float(v.mean() - half), float(v.mean() + half)
+
+
+@ordinary_modes()
+def evaluate(
+    synthetic: Trainable,
+    data: DataSplits,
+    architectures: Sequence[str] = ARCHITECTURES,
+    *,
+    config: EvalConfig | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    out: str | Path | None = None,
+    plain: bool = False,
+) -> EvalResult:
+    """Train every architecture on the set, `config.repeats` times, and test each once.
+
+    Repeats and architectures train side by side: on the CPU one in each of PyTorch's threads
+    (`torch.get_num_threads()`, OMP_NUM_THREADS), a ViT's repeats stacked in one; on a GPU each
+    architecture's repeats stacked, if the set is small enough. The result depends on (set,
+    protocol, seed, architecture, repeat): the same call gives the same bits, and other numbers of
+    repeats or threads the same up to rounding.
+
+    Args:
+        synthetic: the set.
+        data: `config.split` of it is what they are tested on; its device is where they train.
+        architectures: names of `networks.NETWORKS`.
+        config: the protocol; None for the paper's.
+        seed: of the networks and their trainings.
+        progress: show a bar.
+        out: a folder in which finished trainings are kept, and running ones every few seconds and
+            when the process is asked to stop; the same call goes on from there, bit for bit. None
+            keeps nothing.
+        plain: train one after the other with `protocol.train_network` instead: the reference,
+            slow; without `out`.
+
+    Raises:
+        InputError: unknown architecture; a set of other classes or size than the data; `out` holds
+            another evaluation.
+        Busy: another process works in `out`.
+        Interrupted: asked to stop, see :mod:`ld3m_min.io.stop`.
+    """
+    config = config or EvalConfig()
+    _check_architectures(architectures)
+    if plain and out is not None:
+        raise InputError("the plain loop keeps nothing: leave out=None, or plain=False")
+    check_outside(out, data)
+    recipe = getattr(synthetic, "recipe", {})
+    trial = _trial(synthetic, data, config, seed, recipe)
+    for a in architectures:  # one that cannot be built is found before any is trained
+        generator = seeded(seed, "trial", a)
+        n, size = len(data.classes), data.size
+        build_network(a, classes=n, size=size, width=config.width, generator=generator)
+    distiller = recipe.get("config", {}).get("network", {}).get("name", "ConvNet")
+    total = len(architectures) * config.repeats
+    with bar(total=total, desc="evaluate", show=progress) as shown:
+        if plain:
+            found = _plainly(trial, architectures, shown)
+        else:
+            found = _side_by_side(trial, architectures, out, shown)
+    return EvalResult({a: tuple(found[a]) for a in architectures}, config.split, distiller)
+
+
+def _check_architectures(architectures: Sequence[str]) -> None:
+    if isinstance(architectures, str) or not architectures:
+        raise InputError(
+            f"architectures={architectures!r} names no networks; give a tuple of "
+            f"{', '.join(NETWORKS)}"
+        )
+    if unknown := [a for a in architectures if a not in NETWORKS]:
+        raise InputError(f"unknown architecture {', '.join(unknown)}; choose {', '.join(NETWORKS)}")
+
+
+def _trial(
+    synthetic: Trainable, data: DataSplits, config: EvalConfig, seed: int, recipe: dict[str, Any]
+) -> Trial:
+    """The set and the data, brought together; InputError where they don't belong to each other."""
+    device = data.train.images.device
+    images, labels = synthetic.images().detach().to(device), synthetic.labels.to(device)
+    if images.shape[-1] != data.size or int(labels.max()) >= len(data.classes):
+        raise InputError(
+            f"the set has {images.shape[-1]} px and labels up to {int(labels.max())}; "
+            f"the data has {data.size} px and {len(data.classes)} classes"
+        )
+    known = tuple(getattr(synthetic, "classes", data.classes))
+    if known != tuple(data.classes):
+        raise InputError(
+            f"the set has classes {', '.join(known[:5])}, ..., the data "
+            f"{', '.join(data.classes[:5])}, ..."
+        )
+    kind = recipe.get("normalisation", {}).get("kind", "shared")
+    images = data.with_normalisation(kind).normalise(images, synthetic=True)
+    return Trial(images, labels, data, config, seed)
+
+
+def _plainly(
+    trial: Trial, architectures: Sequence[str], shown: Bar[Never]
+) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    held = trial.data.split(trial.config.split)
+    for job in plan_jobs(architectures, trial.config.repeats, 1, "cpu"):
+        (network,), (generator,) = build(job, trial, trial.images.device)
+        lr = trial.lr(job.architecture)
+        train_network(network, trial.images, trial.labels, trial.config, lr, generator)
+        value = accuracy(network, held, trial.data.normalise)
+        found.setdefault(job.architecture, []).append(value)
+        shown.update()
+    return found
+
+
+def _side_by_side(
+    trial: Trial, architectures: Sequence[str], out: str | Path | None, shown: Bar[Never]
+) -> dict[str, list[float]]:
+    device, threads, repeats = trial.images.device, torch.get_num_threads(), trial.config.repeats
+    batch, size = min(len(trial.images), trial.config.batch), trial.data.size
+    together = group_size(repeats, batch, size)
+    jobs = plan_jobs(dict.fromkeys(architectures), repeats, together, device)
+    # long ones first, so that no thread is left with one at the end
+    jobs.sort(key=lambda j: (_LONGEST.get(j.architecture, 5), j.first))
+    workers = 1 if device.type == "cuda" else min(threads, group_size(len(jobs), batch, size))
+    with locked(out) if out is not None else nullcontext():
+        folder = None if out is None else Folder(out, trial.description)
+        done: dict[Job, list[float]] = {}
+        if folder is not None:
+            done = {j: v for j in jobs if (v := folder.finished(j)) is not None}
+        shown.update(sum(len(j.repeats) for j in done))
+        with stoppable() as stop:
+            done |= side_by_side(
+                lambda job, halted: run_job(job, trial, folder=folder, halted=halted),
+                [j for j in jobs if j not in done],
+                workers=workers,
+                threads=max(1, threads // workers),
+                stop=stop,
+                finished=lambda job, values: shown.update(len(values)),
+            )
+            if len(done) < len(jobs):
+                kept, why = 0, "because no folder was given"
+                if folder is not None:
+                    kept = sum(len(j.repeats) for j in done)
+                    why = "the running ones up to their last epoch"
+                total = len(architectures) * repeats
+                stop.leave(f"{kept} of {total} trainings are finished and saved, {why}")
+    order = sorted(done, key=lambda j: j.first)
+    return {a: [v for j in order if j.architecture == a for v in done[j]] for a in architectures}

@@ -1,0 +1,1 @@
+"""Grids of runs, their records, tables and figures (section 4.2)."""

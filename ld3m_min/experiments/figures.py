@@ -1,0 +1,151 @@
+"""Figures of numbers and images; nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ld3m_min.evaluate.cross_architecture import EvalResult
+
+
+def image_grid(
+    images: Float[Tensor, "B 3 H W"],
+    columns: int = 10,
+    titles: Sequence[object] | None = None,
+    row_labels: Sequence[object] | None = None,
+    scale: float = 0.9,
+) -> Figure:
+    """Images as a grid, row by row.
+
+    Args:
+        images: in [0, 1].
+        columns: images in a row.
+        titles: one for each column, above the first row.
+        row_labels: one for each row.
+        scale: side of an image, inches.
+    """
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(scale * columns, scale * rows + 0.25), squeeze=False
+    )
+    for i, axis in enumerate(axes.flat):
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_frame_on(False)
+        if i < len(images):
+            array = images[i].detach().cpu().permute(1, 2, 0).numpy()
+            axis.imshow(np.clip(array, 0, 1), interpolation="nearest")
+        if titles and i < min(columns, len(titles)):
+            axis.set_title(titles[i], fontsize=8)
+        if row_labels and i % columns == 0 and i // columns < len(row_labels):
+            label = row_labels[i // columns]
+            axis.set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
+    figure.tight_layout(pad=0.3)
+    return figure
+
+
+def curve(
+    values: Sequence[float] | Mapping[str, Sequence[float]],
+    ylabel: str,
+    xlabel: str = "iteration",
+    logy: bool = False,
+) -> Figure:
+    """Numbers against their index.
+
+    Args:
+        values: of one line; or of several, by their labels.
+        ylabel: what the numbers are.
+        xlabel: what their index is.
+        logy: a logarithmic scale for the numbers.
+    """
+    figure, axis = plt.subplots(figsize=(6, 2.6))
+    if isinstance(values, Mapping):
+        for label, line in values.items():
+            axis.plot(line, label=label, lw=1.5)
+        axis.legend(frameon=False)
+    else:
+        axis.plot(values, lw=1.5)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    if logy:
+        axis.set_yscale("log")
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    return figure
+
+
+def accuracy_bars(results: Mapping[str, EvalResult], chance: float | None = None) -> Figure:
+    """Mean accuracy of each architecture as bars, each repeat as a dot.
+
+    From three repeats on, bars have 95 % intervals.
+
+    Args:
+        results: by the name of what was evaluated; of the same architectures.
+        chance: accuracy of guessing, in [0, 1].
+    """
+    architectures = list(next(iter(results.values())).accuracies)
+    figure, axis = plt.subplots(figsize=(7, 3))
+    width = 0.8 / len(results)
+    for i, (name, result) in enumerate(results.items()):
+        place = np.arange(len(architectures)) + (i - (len(results) - 1) / 2) * width
+        middle = np.array([100 * result.mean(a) for a in architectures])
+        error = None
+        if len(result.values()) >= 3:
+            intervals = [result.confidence_interval(a) for a in architectures]
+            error = np.abs(np.array([[100 * v for v in x] for x in intervals]) - middle[:, None]).T
+        axis.bar(place, middle, width, yerr=error, label=name, error_kw={"lw": 0.8})
+        for x, a in zip(place, architectures, strict=True):
+            repeats = 100 * result.values(a)
+            axis.plot([x] * len(repeats), repeats, ".", ms=3, color="black")
+    axis.set_ylim(0, 100)
+    axis.set_xticks(range(len(architectures)), architectures)
+    axis.set_ylabel("accuracy, %")
+    if chance is not None:
+        axis.axhline(100 * chance, ls=":", c="grey", lw=1)
+    axis.legend(
+        frameon=False,
+        fontsize=8,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 1.16),
+        ncols=len(results),
+    )
+    axis.grid(axis="y", alpha=0.3)
+    figure.tight_layout()
+    return figure
+
+
+def strips(
+    files: Mapping[str, str | Path], titles: Sequence[object] | None = None, side: float = 0.62
+) -> Figure | None:
+    """PNG strips one below the other.
+
+    Args:
+        files: by label; those that do not exist are left out.
+        titles: one for each picture of a strip, evenly spaced.
+        side: of a picture, inches.
+
+    Returns:
+        The figure; None where no file exists.
+    """
+    found = {label: plt.imread(file) for label, file in files.items() if Path(file).exists()}
+    if not found:
+        return None
+    columns = max(x.shape[1] / x.shape[0] for x in found.values())
+    figure, axes = plt.subplots(
+        len(found), 1, figsize=(side * columns + 1.2, side * len(found) + 0.2), squeeze=False
+    )
+    for axis, (label, x) in zip(axes.flat, found.items(), strict=True):
+        axis.imshow(x, interpolation="nearest")
+        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+        axis.set(xticks=[], yticks=[])
+        axis.set_frame_on(False)
+    height = list(found.values())[-1].shape[0]
+    for i, title in enumerate(titles or ()):
+        axes[0, 0].text((i + 0.5) * height, -2, title, ha="center", va="bottom", fontsize=7)
+    figure.tight_layout(pad=0.2)
+    return figure

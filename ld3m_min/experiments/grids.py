@@ -1,0 +1,309 @@
+"""The grids of section 4.2: their cells, what each distils, and the command of its record.
+
+"digits" is the test of the claim on a laptop. "imagenette" is the paper's column of table 1. The
+grids after it vary one thing each: time steps (figures 4 and 5), the ablation (table 4), random
+priors (table 3), ten images per class, 256 px. Each of them has a twin "...-smoke" of two
+iterations, which shows on a CPU that its commands run, and measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ld3m_min.config import DistilConfig
+from ld3m_min.errors import InputError
+from ld3m_min.io.files import read_json
+from ld3m_min.io.seeds import seeded
+from ld3m_min.io.values import checked
+from ld3m_min.presets import preset
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.presets import PRIOR_PRESETS
+from ld3m_min.prior.weights import SHIPPED
+from ld3m_min.residual import NO_RESIDUAL, PAPER_RESIDUAL
+from ld3m_min.spaces.build import SPACES
+
+PROJECT = Path(__file__).resolve().parents[2]  # the checkout; an installed package has none
+HOME = PROJECT if (PROJECT / "book" / "_data").is_dir() else Path()
+RECORDS, RUNS = HOME / "book" / "_data" / "records", Path("runs")
+# of the speed page, by name; they lie beside the package in a checkout
+BENCHMARKS = PROJECT / "benchmarks" / "commands.json"
+SPACE_NAMES = {
+    "random": "random real images",
+    "pixel": "pixels",
+    "autoencoder": "autoencoder latents",
+    "ld3m": "LD3M (Z, c)",
+}
+ON_GPU = " --device cuda --max-seconds 540"  # with a time limit, to be repeated until it is done
+
+
+def _unchanged(config: DistilConfig) -> DistilConfig:
+    """The preset's configuration as it is."""
+    return config
+
+
+def _with_sampler(config: DistilConfig, **changes: Any) -> DistilConfig:
+    """A configuration with other settings of the sampler.
+
+    Args:
+        config: the preset's.
+        changes: fields of the sampler's configuration.
+    """
+    return replace(config, sampler=replace(config.sampler, **changes))
+
+
+def _c_only(config: DistilConfig) -> DistilConfig:
+    """A configuration that learns c alone, without a residual: a row of table 4."""
+    return replace(_with_sampler(config, residual=NO_RESIDUAL), learn_z=False)
+
+
+# what differs from the preset's configuration
+VARIANTS: dict[str, Callable[[DistilConfig], DistilConfig]] = {
+    "": _unchanged,
+    **{f"T{n}": partial(_with_sampler, steps=n) for n in (5, 20, 40, 80)},
+    "no-residual": partial(_with_sampler, residual=NO_RESIDUAL),
+    "c-only": _c_only,
+    "equation-6": partial(_with_sampler, residual=PAPER_RESIDUAL),
+    "random-prior": _unchanged,  # its denoiser is drawn anew, see `load_prior`
+    "256px": _unchanged,  # its size is asked of the preset, which knows what else changes there
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a grid.
+
+    Attributes:
+        dataset: as in the configuration.
+        preset: the size of the experiment.
+        space: as in the configuration, or "random", the baseline of random real images.
+        algorithm: as in the configuration; "none" for the baseline.
+        ipc: images per class.
+        seed: of the distillation.
+        variant: a name of `VARIANTS`; "" for none.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
+
+    dataset: str
+    preset: str
+    space: str
+    algorithm: str
+    ipc: int
+    seed: int = 0
+    variant: str = ""
+
+    def __post_init__(self) -> None:
+        checked(self, ipc=">= 1", seed=">= 0")
+
+    @property
+    def name(self) -> str:
+        """File name of its record and folder of its run."""
+        ends = [self.variant] * bool(self.variant) + [f"seed{self.seed}"] * bool(self.seed)
+        return "-".join(
+            (self.dataset, self.preset, self.space, self.algorithm, f"ipc{self.ipc}", *ends)
+        )
+
+    @property
+    def command(self) -> str:
+        """The command that makes this cell's record.
+
+        With a time limit it is to be repeated until its exit code is 0.
+        """
+        where = next((g for g, cells in GRIDS.items() if self in cells), "digits")
+        named = "" if where == "digits" else f"--grid {where} "
+        gpu = ON_GPU if self.preset == "nette" else ""
+        return f"python -m ld3m_min table {named}--run --only {self.name}{gpu}"
+
+    def config(self) -> DistilConfig:
+        """What is distilled in this cell."""
+        given: dict[str, Any] = {"dataset": self.dataset, "ipc": self.ipc, "seed": self.seed}
+        if self.variant == "256px":
+            given["size"] = 256
+        if self.space == "random":
+            return preset(self.preset, space="pixel", iterations=0, **given)
+        vary = VARIANTS[self.variant]
+        return vary(preset(self.preset, algorithm=self.algorithm, space=self.space, **given))
+
+    def load_prior(self, device: str | torch.device = "cpu") -> LatentDiffusionPrior | None:
+        """The prior of this cell's configuration; None where the space needs none.
+
+        A random one is drawn from the cell's seed.
+
+        Args:
+            device: where it is to be.
+        """
+        if self.space == "random" or not SPACES[self.space].needs_prior:
+            return None
+        found = LatentDiffusionPrior.from_pretrained(prior_path(self.config().prior), device=device)
+        if self.variant != "random-prior":
+            return found
+        generator = seeded(self.seed, "random prior")
+        return found.to("cpu").randomised("zero-output", generator).to(device)
+
+
+def _grid(dataset: str, preset: str, ipc1: Iterable[str], ipc10: Iterable[str] = ()) -> list[Cell]:
+    """Algorithms in three spaces, with the random baseline of each number of images.
+
+    Args:
+        dataset: of the cells.
+        preset: of the cells.
+        ipc1: algorithms with one image per class.
+        ipc10: algorithms with ten.
+    """
+    cells = []
+    for ipc, algorithms in ((1, list(ipc1)), (10, list(ipc10))):
+        if ipc == 1 or algorithms:
+            cells.append(Cell(dataset, preset, "random", "none", ipc))
+        for algorithm in algorithms:
+            for space in ("pixel", "autoencoder", "ld3m"):
+                cells.append(Cell(dataset, preset, space, algorithm, ipc))
+    return cells
+
+
+def _nette(preset: str, end: str = "") -> dict[str, list[Cell]]:
+    """The grids of ImageNette, in the order in which they are to be made.
+
+    Args:
+        preset: of the cells.
+        end: of the grids' names.
+    """
+
+    def random(ipc: int = 1, variant: str = "") -> Cell:
+        return Cell("imagenette", preset, "random", "none", ipc, variant=variant)
+
+    def ld3m(algorithm: str, variant: str = "", ipc: int = 1) -> Cell:
+        return Cell("imagenette", preset, "ld3m", algorithm, ipc, variant=variant)
+
+    ablation = ("no-residual", "c-only", "equation-6")
+    return {
+        f"imagenette{end}": _grid("imagenette", preset, ("DM", "DC", "MTT")),
+        f"imagenette-steps{end}": [ld3m("MTT", f"T{n}") for n in (5, 20, 40, 80)],
+        f"imagenette-ablation{end}": [ld3m("MTT", v) for v in ablation],
+        f"imagenette-priors{end}": [ld3m(a, "random-prior") for a in ("DM", "MTT")],
+        f"imagenette-ipc10{end}": [random(10), *(ld3m(a, ipc=10) for a in ("DM", "DC"))],
+        f"imagenette-256{end}": [random(variant="256px"), ld3m("DC", "256px")],
+    }
+
+
+GRIDS = {
+    "digits": _grid("digits", "cpu", ("DC", "DM", "MTT"), ("DM",)),
+    **_nette("nette"),
+    "smoke": [
+        *_grid("digits", "smoke", ("DC", "DM", "MTT")),
+        Cell("digits", "smoke", "random", "none", 10),
+    ],
+    **_nette("nette-smoke", "-smoke"),
+}
+# what `table --missing` lists, in this order
+MEASURED = tuple(g for g in GRIDS if "smoke" not in g)
+
+
+def grid(name: str = "digits") -> list[Cell]:
+    """The cells of a grid.
+
+    Args:
+        name: "digits" is the test of the claim.
+
+    Raises:
+        InputError: there is no such grid; lists the names.
+    """
+    if name not in GRIDS:
+        raise InputError(f"unknown grid {name!r}; choose {', '.join(GRIDS)}")
+    return GRIDS[name]
+
+
+def missing(name: str = "digits", folder: str | Path = RECORDS) -> list[Cell]:
+    """The cells of a grid that have no record yet, in the order they are to be made.
+
+    Args:
+        name: of the grid.
+        folder: of the records.
+
+    Raises:
+        InputError: there is no such grid.
+    """
+    return [cell for cell in grid(name) if not (Path(folder) / f"{cell.name}.json").exists()]
+
+
+def prior_folder(name: str, seed: int = 0) -> Path:
+    """Where `train-prior` works on a preset, below the working directory.
+
+    Args:
+        name: of the preset.
+        seed: of the training.
+    """
+    return RUNS / (f"prior-{name}" + (f"-seed{seed}" if seed else ""))
+
+
+def prior_path(name: str) -> str | Path:
+    """What `LatentDiffusionPrior.from_pretrained` is to be given for a configuration's prior.
+
+    A prior that is shipped comes first, then one that `train-prior` made here, then one that the
+    project keeps beside its records. Any other name stays as it is.
+
+    Args:
+        name: as the configuration has it.
+    """
+    if "/" in name or _is_prior(SHIPPED / name):
+        return name
+    places = (prior_folder(name) / "model", RECORDS.parent / "priors" / name)
+    return next((place for place in places if _is_prior(place)), name)
+
+
+def commands(names: Iterable[str] = MEASURED, folder: str | Path = RECORDS) -> list[str]:
+    """Lines "name:  command" of everything that is missing, in the order of their making.
+
+    A prior comes before the first grid that needs it, the benchmarks after the paper's column.
+
+    Args:
+        names: of grids.
+        folder: of the records.
+
+    Raises:
+        InputError: there is no such grid.
+    """
+    lines: list[str] = []
+    asked: set[str] = set()
+    for name, cells in ((n, missing(n, folder)) for n in names):
+        needed = [c.config().prior for c in cells if c.space in ("autoencoder", "ld3m")]
+        for prior in dict.fromkeys(p for p in needed if p in PRIOR_PRESETS and p not in asked):
+            asked.add(prior)
+            found = prior_path(prior)
+            if not _is_prior(SHIPPED / found if isinstance(found, str) else found):
+                limit = ON_GPU if PRIOR_PRESETS[prior].gpu else ""
+                lines.append(
+                    f"prior {prior}:  python -m ld3m_min train-prior --preset {prior}{limit}"
+                )
+        lines += [f"{c.name}:  {c.command}" for c in cells]
+        if name == "imagenette":
+            lines += _benchmarks(Path(folder))
+    return lines
+
+
+def _benchmarks(folder: Path) -> list[str]:
+    """Lines of the measurements of speed and memory that have no record in a folder.
+
+    An installed package has no benchmarks, and no lines.
+    """
+    if not BENCHMARKS.is_file():
+        return []
+    known = read_json(BENCHMARKS).items()
+    return [
+        f"bench-{name}:  {command}"
+        for name, command in known
+        if not (folder / f"bench-{name}.json").exists()
+    ]
+
+
+def _is_prior(folder: Path) -> bool:
+    """Whether a folder holds a prior."""
+    return (folder / "model_index.json").exists()

@@ -1,0 +1,130 @@
+"""Tables of accuracies from records, and the paper's own tables as printed (section 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ld3m_min.experiments.grids import RECORDS, RUNS, SPACE_NAMES, Cell
+from ld3m_min.experiments.records import as_result
+from ld3m_min.synthetic import SyntheticSet
+
+PAPER = RECORDS.parent / "paper"
+NONE = "–"  # in a table, where there is nothing to say
+
+
+def table(
+    records: Iterable[Mapping[str, Any]], dataset: str = "digits", preset: str = "cpu"
+) -> pd.DataFrame:
+    """Accuracies in per cent, one row a cell.
+
+    The four unseen networks' mean stands first, with its 95 % interval, then each network.
+
+    Args:
+        records: of cells.
+        dataset: only its cells are shown.
+        preset: only its cells are shown.
+
+    Returns:
+        Indexed by (IPC, algorithm, space); empty where no record matches.
+    """
+    chosen = [
+        r for r in records if r["cell"]["dataset"] == dataset and r["cell"]["preset"] == preset
+    ]
+    frame = pd.DataFrame([_row(r) for r in sorted(chosen, key=_order)])
+    return frame.set_index(["IPC", "algorithm", "space"]).round(1) if len(frame) else frame
+
+
+def _order(record: Mapping[str, Any]) -> tuple[int, bool, str, int]:
+    """Where a record stands in a table: the random baseline first, then as the paper's rows."""
+    cell = record["cell"]
+    space = list(SPACE_NAMES).index(cell["space"])
+    return cell["ipc"], cell["algorithm"] != "none", cell["algorithm"], space
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as a row of a table."""
+    result, cell = as_result(record), record["cell"]
+    low, high = result.confidence_interval()
+    variant = cell.get("variant")
+    row = {
+        "IPC": cell["ipc"],
+        "algorithm": cell["algorithm"].replace("none", NONE),
+        "space": SPACE_NAMES[cell["space"]] + (f", {variant}" if variant else ""),
+        "unseen": 100 * result.mean(),
+        # one repeat has no interval
+        "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}" if low == low else NONE,
+    }
+    return row | {a: 100 * result.mean(a) for a in result.accuracies}
+
+
+def comparisons(
+    records: Iterable[Mapping[str, Any]],
+    baseline: str = "random",
+    dataset: str = "digits",
+    preset: str = "cpu",
+) -> pd.DataFrame:
+    """LD3M against a baseline, cell by cell.
+
+    With the baseline "random", repeats differ in the images drawn, too. With "pixel" or
+    "autoencoder" both are single distillations.
+
+    Args:
+        records: of cells.
+        baseline: a space, or "random".
+        dataset: only its cells are compared.
+        preset: only its cells are compared.
+
+    Returns:
+        A row for each pair: the difference of the unseen networks' means in points, and the p value
+        of Welch's test.
+    """
+    from scipy import stats
+
+    chosen = {
+        (c["space"], c["algorithm"], c["ipc"]): as_result(r).values()
+        for r in records
+        if (c := r["cell"])["dataset"] == dataset and c["preset"] == preset and not c.get("variant")
+    }
+    rows = []
+    for (space, algorithm, ipc), values in sorted(chosen.items()):
+        other = chosen.get((baseline, "none" if baseline == "random" else algorithm, ipc))
+        if space != "ld3m" or other is None:
+            continue
+        p = stats.ttest_ind(values, other, equal_var=False).pvalue
+        difference = 100 * float(np.mean(values) - np.mean(other))
+        rows.append({"IPC": ipc, "algorithm": algorithm, "difference": difference, "p": float(p)})
+    return pd.DataFrame(rows)
+
+
+def paper_table(number: int, folder: str | Path = PAPER) -> pd.DataFrame:
+    """A table of the paper as printed, in long form.
+
+    Args:
+        number: 1 to 5.
+        folder: of the tables.
+
+    Raises:
+        FileNotFoundError: there is no such table.
+    """
+    file = Path(folder) / f"table{number}.csv"
+    if not file.exists():
+        raise FileNotFoundError(f"{file} does not exist; the paper has tables 1 to 5")
+    return pd.read_csv(file)
+
+
+def cell_set(cell: Cell, runs: str | Path = RUNS) -> SyntheticSet:
+    """The distilled set of a cell that was run on this machine.
+
+    Args:
+        cell: of a grid.
+        runs: the folder of the runs.
+
+    Raises:
+        FileNotFoundError: it was not run here.
+    """
+    return SyntheticSet.load(Path(runs) / cell.name / "set")

@@ -1,0 +1,1 @@
+"""Files, checkpoints, seeds and signals: nothing here knows what is distilled."""

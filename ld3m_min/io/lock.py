@@ -1,0 +1,97 @@
+"""One process at a time in a folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ld3m_min.errors import Busy
+from ld3m_min.io.disk import StrPath, sweep, try_lock, why
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The hold on a folder that :func:`locked` gives.
+
+    Attributes:
+        folder: what is held.
+        handle: descriptor of the open file `.lock` in it, which carries the lock.
+    """
+
+    folder: Path
+    handle: int
+
+    def check(self) -> None:
+        """Make sure that the folder is still the one that was locked.
+
+        Raises:
+            OSError: it was deleted, moved, or its disk was unmounted.
+        """
+        try:
+            same = os.path.samestat(os.stat(self.folder / ".lock"), os.fstat(self.handle))
+        except OSError:
+            same = False
+        if not same:
+            raise OSError(
+                f"{self.folder} has vanished while the run was at work (deleted, moved, or its "
+                "disk unmounted); nothing was written in its place. Bring it back, and the same "
+                "command goes on from there"
+            )
+
+
+@contextmanager
+def locked(folder: StrPath) -> Iterator[Lock]:
+    """Hold `folder` for this process; a second one is refused. The lock goes when the process does.
+
+    What an earlier process left half-written is removed. `filelock` does the locking. The file is
+    opened here, because a `filelock.FileLock` takes a pipe for a lock file as well, and on Windows
+    deletes the file in the end.
+
+    Args:
+        folder: made where it doesn't exist.
+
+    Yields:
+        The hold.
+
+    Raises:
+        Busy: another process holds it.
+        OSError: it cannot be made or written to, or its `.lock` is a link or no ordinary file.
+    """
+    folder = Path(folder).absolute()
+    handle = None
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = _open_file(folder / ".lock")
+            free = try_lock(handle)
+        except OSError as error:
+            raise OSError(
+                f"cannot work in {folder}: {why(error)}; make it writable, or use another folder"
+            ) from error
+        if free is None:
+            warnings.warn(
+                f"the file system of {folder} has no locks; see to it yourself that no other "
+                "process works there",
+                stacklevel=4,
+            )
+        elif not free:
+            raise Busy(f"another process works in {folder}; wait for it, or use another folder")
+        sweep(folder)
+        yield Lock(folder, handle)
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _open_file(file: Path) -> int:
+    """Never through a link, never emptied: a file of that name may be somebody's."""
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError("its .lock is no ordinary file")
+    return handle

@@ -1,0 +1,59 @@
+"""Pictures as files: images side by side, at their own size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ld3m_min.io.disk import StrPath
+
+
+def save_strip(images: Float[Tensor, "B 3 H W"], path: StrPath, columns: int = 10) -> None:
+    """Write images as one PNG, at their own size.
+
+    Args:
+        images: in [0, 1].
+        path: the PNG file.
+        columns: images in a row.
+    """
+    from PIL import Image
+
+    x = (images.detach().cpu().clamp(0, 1) * 255).round().byte()
+    rows = [
+        np.concatenate(list(row.permute(0, 2, 3, 1).numpy()), axis=1)
+        for row in torch.split(x, columns)
+    ]
+    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
+
+
+def join_strip(files: Iterable[StrPath], path: StrPath) -> None:
+    """Put pictures of one height side by side into one.
+
+    Args:
+        files: the pictures, from left to right.
+        path: the PNG file that they become.
+    """
+    from PIL import Image
+
+    Image.fromarray(
+        np.concatenate([np.asarray(Image.open(f).convert("RGB")) for f in files], axis=1)
+    ).save(path, optimize=True)
+
+
+def first_of_each(files: Iterable[StrPath], path: StrPath) -> None:
+    """The first picture of each strip, side by side: one class over some setting.
+
+    Args:
+        files: strips of square pictures, from left to right.
+        path: the PNG file that they become.
+    """
+    from PIL import Image
+
+    pictures = [Image.open(f).convert("RGB") for f in files]
+    Image.fromarray(np.concatenate([np.asarray(p)[:, : p.height] for p in pictures], axis=1)).save(
+        path, optimize=True
+    )

@@ -1,0 +1,128 @@
+"""What a distillation learns, its optimiser and its history: what a checkpoint has to hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ld3m_min.distillers import DISTILLERS
+from ld3m_min.distillers.base import Distiller
+from ld3m_min.errors import InputError
+from ld3m_min.experts import ExpertBuffer
+from ld3m_min.io.checkpoints import Checkpoint, Checkpointer
+from ld3m_min.prepare import Setup
+
+
+@dataclass
+class Learner:
+    """What changes from iteration to iteration.
+
+    Attributes:
+        distiller: gives the loss; may learn something itself (MTT's rate).
+        learned: every tensor that is learned, "space.NAME" or "distiller.NAME".
+        sgd: its optimiser.
+        checkpoints: of all this.
+        history: one entry an iteration.
+    """
+
+    distiller: Distiller
+    learned: dict[str, Tensor]
+    sgd: torch.optim.SGD
+    checkpoints: Checkpointer
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def misses(self) -> int:
+        """How many iterations at the end were skipped, so that patience survives a resume."""
+        missed = enumerate(reversed(self.history))
+        return next((i for i, h in missed if "skipped" not in h), len(self.history))
+
+    def momenta(self) -> dict[str, Tensor]:
+        """The optimiser's momentum of each learned tensor that has one."""
+        state = self.sgd.state
+        return {
+            f"momentum.{k}": state[p]["momentum_buffer"]
+            for k, p in self.learned.items()
+            if state.get(p)
+        }
+
+    def step(self) -> str | None:
+        """One step of the optimiser, undone where something is not finite afterwards.
+
+        Returns:
+            What was not finite, in words; None where all is.
+        """
+        before = {k: p.detach().clone() for k, p in self.learned.items()}
+        momenta = {k: v.clone() for k, v in self.momenta().items() if v is not None}
+        self.sgd.step()
+        buffers = [self.sgd.state[p].get("momentum_buffer") for p in self.learned.values()]
+        pairs = zip(self.learned.values(), buffers, strict=True)
+        whole = torch.stack([torch.isfinite(p if b is None else p + b).all() for p, b in pairs])
+        named = zip(self.learned, whole.tolist(), strict=True)
+        wrong = next((k for k, ok in named if not ok), None)
+        if wrong is None:
+            return None
+        with torch.no_grad():
+            for k, p in self.learned.items():
+                p.copy_(before[k])
+                kept = momenta.get(f"momentum.{k}")
+                self.sgd.state[p] = {} if kept is None else {"momentum_buffer": kept}
+        return f"{wrong.split('.')[-1]} after the step"
+
+    def save(self) -> None:
+        """Write a checkpoint after the iterations of the history.
+
+        Raises:
+            OSError: it cannot be written; the earlier ones are whole.
+        """
+        tensors = self.learned | self.momenta()
+        self.checkpoints.save(len(self.history), tensors, {"history": self.history})
+
+    @torch.no_grad()
+    def go_on(self) -> Checkpoint | None:
+        """Take over the state of the newest checkpoint, and give it; None where there is none.
+
+        Raises:
+            InputError: it is of other work, or of no distillation.
+        """
+        momenta = {f"momentum.{k}": p for k, p in self.learned.items()}
+        found = self.checkpoints.load(like=self.learned, optional=momenta)
+        if found is None:
+            return None
+        history: Any = found.notes.get("history")
+        fits = isinstance(history, list) and len(history) == found.step
+        if not fits or not all(isinstance(h, dict) for h in history):
+            raise InputError(
+                f"checkpoint {found.step} has no history of {found.step} iterations; it is not of "
+                "a distillation"
+            )
+        self.history = history
+        for k, p in self.learned.items():
+            p.copy_(found.tensors[k])
+            if f"momentum.{k}" in found.tensors:
+                momentum = found.tensors[f"momentum.{k}"].to(p.device)
+                self.sgd.state[p]["momentum_buffer"] = momentum
+        return found
+
+
+def make_learner(setup: Setup, experts: ExpertBuffer | None, checkpoints: Checkpointer) -> Learner:
+    """The learner of a distillation, at its first iteration.
+
+    Args:
+        setup: what is worked on.
+        experts: for MTT.
+        checkpoints: where it is saved.
+    """
+    config = setup.config
+    options = {"experts": experts} if config.algorithm == "MTT" else {}
+    distiller = DISTILLERS[config.algorithm](config, setup.data, setup.labels.device, **options)
+    codes = {f"space.{k}": p for k, p in setup.space.parameters.items()}
+    own = {f"distiller.{k}": p for k, p in distiller.parameters.items()}
+    groups: list[dict[str, Any]] = [{"params": list(codes.values()), "lr": config.lr}]
+    if own:
+        groups.append({"params": list(own.values()), "lr": config.mtt.lr_lr})
+    sgd = torch.optim.SGD(groups, momentum=config.momentum)
+    return Learner(distiller, codes | own, sgd, checkpoints)

@@ -1,0 +1,244 @@
+"""What a configuration will cost before it starts: peak memory and operations (section 3.3).
+
+:mod:`ld3m_min.planner.counter` counts both while one iteration runs on tensors without data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ld3m_min.backprop import Plan, decode_with_plan, generate_with_plan, ladder
+from ld3m_min.config import DistilConfig
+from ld3m_min.data.dataset import ImageDataset
+from ld3m_min.data.splits import DataSplits
+from ld3m_min.distillers import DISTILLERS
+from ld3m_min.engines import Prepared, prepared
+from ld3m_min.networks import build_network
+from ld3m_min.planner.counter import Counter, fused_attention, on_meta
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one iteration is predicted to need under a plan.
+
+    Attributes:
+        name: of the plan.
+        plan: what it was counted under.
+        peak_bytes: the most that tensors made during an iteration occupy at once.
+        held_bytes: what the generator's forward pass leaves for its backward pass.
+        weight_bytes: the prior's parameters, there all the time.
+        flops: of one iteration, recomputation included; a multiply-add counts as 2.
+        seconds: of one forward and backward pass of the generator, where it was measured.
+    """
+
+    name: str
+    plan: Plan
+    peak_bytes: int
+    held_bytes: int
+    weight_bytes: int
+    flops: int
+    seconds: float | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """Peak with the weights: what has to fit."""
+        return self.peak_bytes + self.weight_bytes
+
+
+class Codes(NamedTuple):
+    """What a generator makes images of (section 3.2).
+
+    Attributes:
+        Z: latent codes, which require gradients.
+        c: conditioning codes, which require gradients; None for an unconditional prior.
+        noise: of the forward process.
+    """
+
+    Z: Float[Tensor, "B c h w"]
+    c: Float[Tensor, "B L D"] | None
+    noise: Float[Tensor, "B c h w"]
+
+
+def weights_of(prior: LatentDiffusionPrior, plan: Plan) -> list[Tensor]:
+    """Every parameter and buffer that a plan holds.
+
+    These are the prior's, and those of its copy in another precision or format.
+
+    Args:
+        prior: on any device.
+        plan: names precision and format.
+    """
+    fast = prepared(prior, plan)
+    copies = fast.copies if isinstance(fast, Prepared) else []
+    return [t for m in [*prior.modules, *copies] for t in (*m.parameters(), *m.buffers())]
+
+
+def forecast(
+    prior: LatentDiffusionPrior,
+    config: DistilConfig,
+    plan: Plan,
+    *,
+    device: str | torch.device = "cpu",
+    name: str = "",
+    matching: bool = True,
+    classes: int | None = None,
+) -> Forecast:
+    """Count one iteration under a plan, without running it.
+
+    Args:
+        prior: on any device; not touched.
+        config: of the distillation.
+        plan: what is recomputed, and how the networks are run.
+        device: what it is counted for; it need not be there.
+        name: of the plan.
+        matching: count the distillation loss too, not the generator alone.
+        classes: of the data; None takes the prior's.
+    """
+    meta, plan = on_meta(prior), replace(plan, compile="off")
+    weights = weights_of(meta, plan)
+    drawn = codes(meta, config, "meta", classes)
+    with Counter(weights) as counter, fused_attention(device):
+        images = generate_images(meta, config, plan, drawn)
+        held = counter.now
+        if matching:
+            _match(config, images.detach().requires_grad_(), len(images) // config.ipc)
+        images.backward(torch.zeros_like(images))
+    size = sum(t.numel() * t.element_size() for t in weights)
+    return Forecast(name, plan, counter.peak, held, size, counter.flops)
+
+
+def codes(
+    prior: LatentDiffusionPrior,
+    config: DistilConfig,
+    device: str | torch.device,
+    classes: int | None = None,
+) -> Codes:
+    """Random codes of the size that a configuration learns.
+
+    Args:
+        prior: that will decode them.
+        config: says how many images, and of what size.
+        device: where they are.
+        classes: of the data; None takes the prior's.
+    """
+    n, side = config.ipc * (classes or max(1, len(prior.classes))), config.size // prior.factor
+    generator = torch.Generator().manual_seed(config.seed)
+    shape = n, prior.latent_channels, side, side
+    Z, noise = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
+    c = None
+    if prior.conditional:
+        c = torch.randn((n, *prior.condition_shape), generator=generator).to(device)
+        c.requires_grad_()
+    return Codes(Z.requires_grad_(), c, noise)
+
+
+def generate_images(
+    prior: LatentDiffusionPrior, config: DistilConfig, plan: Plan, codes: Codes
+) -> Float[Tensor, "B 3 H W"]:
+    """The images of a configuration's space, as an iteration makes them.
+
+    Args:
+        prior: the frozen generator.
+        config: names the space and the sampler.
+        plan: what is recomputed, and how the networks are run.
+        codes: what they are made of; only Z in the space of an autoencoder.
+    """
+    if config.space != "ld3m":
+        return decode_with_plan(prior, codes.Z, plan)
+    sampler = replace(config.sampler, eta=0.0)  # the noise of eta > 0 is drawn from values
+    return generate_with_plan(prior, codes.Z, codes.c, codes.noise, sampler, plan)
+
+
+def _match(config: DistilConfig, images: Float[Tensor, "B 3 H W"], classes: int) -> None:
+    """The distillation loss of one iteration, by the distiller itself, on data without content.
+
+    Args:
+        config: names the distiller.
+        images: on meta; their gradient is filled.
+        classes: of the data.
+    """
+    labels = torch.arange(classes).repeat_interleave(config.batch_real)
+    shape = len(labels), 3, config.size, config.size
+    pixels = torch.empty(shape, dtype=torch.uint8, device="meta")
+    split = ImageDataset(pixels, labels, tuple(map(str, range(classes))), "train")
+    data = DataSplits("meta", split, split, split, mean=(0.5,) * 3, std=(0.5,) * 3)
+    matches_experts = config.algorithm == "MTT"
+    options: dict[str, Any] = {"experts": _NoExperts(config, data)} if matches_experts else {}
+    distiller = DISTILLERS[config.algorithm](config, data, "meta", **options)
+    own = torch.arange(classes).repeat_interleave(config.ipc)
+    distiller.step(images, own.to("meta") if matches_experts else own, 0)
+
+
+class _NoExperts:
+    """Trajectories of the right length and no content.
+
+    Args:
+        config: names the network.
+        data: gives its size and number of classes.
+    """
+
+    def __init__(self, config: DistilConfig, data: DataSplits) -> None:
+        n = config.network
+        network = build_network(
+            n.name,
+            classes=len(data.classes),
+            size=data.size,
+            depth=n.depth,
+            width=n.width,
+            norm=n.norm,
+        )
+        self._size = sum(p.numel() for p in network.parameters())
+
+    def __len__(self) -> int:
+        return 1
+
+    def check(self, config: DistilConfig, data: DataSplits) -> None:
+        """They fit any configuration."""
+
+    def read(self, which: int, epochs: Sequence[int]) -> Float[Tensor, "n P"]:
+        """Parameters on meta, a row for each epoch.
+
+        Args:
+            which: of the experts.
+            epochs: that are asked for.
+        """
+        return torch.empty((len(epochs), self._size), device="meta")
+
+
+def forecasts(
+    prior: LatentDiffusionPrior,
+    config: DistilConfig,
+    *,
+    device: str | torch.device = "cpu",
+    matching: bool = True,
+    classes: int | None = None,
+) -> Iterator[Forecast]:
+    """A forecast for each plan of :func:`ld3m_min.backprop.ladder`, the fastest first.
+
+    They are made one by one, as they are asked for, in the precision and format of `config.plan`.
+
+    Args:
+        prior: on any device; not touched.
+        config: of the distillation.
+        device: what is counted for; it need not be there.
+        matching: count the distillation loss too, not the generator alone.
+        classes: of the data; None takes the prior's.
+    """
+    given = config.plan
+    for name, plan in ladder(config.sampler.steps).items():
+        plan = replace(
+            plan,
+            precision=given.precision,
+            channels_last=given.channels_last,
+            compile=given.compile,
+        )
+        yield forecast(
+            prior, config, plan, device=device, name=name, matching=matching, classes=classes
+        )

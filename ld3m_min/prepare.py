@@ -1,0 +1,143 @@
+"""What a distillation starts from, and what is tried before its first long step (section 4.1)."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ld3m_min.config import DistilConfig
+from ld3m_min.data.splits import DataSplits
+from ld3m_min.errors import InputError
+from ld3m_min.io.files import scratch_folder
+from ld3m_min.io.seeds import seeded
+from ld3m_min.networks import build_network
+from ld3m_min.planner.fallback import FallbackPlans
+from ld3m_min.prior.class_matching import ClassMatching, match_classes
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior, check_images
+from ld3m_min.recipe import recipe
+from ld3m_min.set_files import check_place
+from ld3m_min.spaces.base import Space
+from ld3m_min.spaces.build import SPACES, build_space, draw_initial_images
+from ld3m_min.synthetic import SyntheticSet
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a distillation works on.
+
+    Attributes:
+        config: what is asked for.
+        data: on the device, with the run's normalisation.
+        prior: on the device, its classes in the order of the data's; None in pixel space.
+        matching: which of the prior's classes those are; None without classes.
+        space: what is learned, at its initial images.
+        labels: of the synthetic images, (B,).
+        memory: the plan in use and those to fall back on; None in pixel space, or without a step.
+    """
+
+    config: DistilConfig
+    data: DataSplits
+    prior: LatentDiffusionPrior | None
+    matching: ClassMatching | None
+    space: Space
+    labels: Int[Tensor, " B"]
+    memory: FallbackPlans | None
+
+    def recipe(self, seconds: float) -> dict[str, object]:
+        """What the set will say of how it was made.
+
+        Args:
+            seconds: that the run took.
+        """
+        return recipe(self.config, self.data, self.prior, self.space, seconds, self.matching)
+
+
+def prepare(
+    config: DistilConfig,
+    data: DataSplits,
+    prior: LatentDiffusionPrior | None,
+    *,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> Setup:
+    """Load the prior, match its classes, draw the initial images, build the space.
+
+    Args:
+        config: what is asked for.
+        data: only its training split is used.
+        prior: None loads what `config.prior` names, where the space needs one.
+        device: where the work is done.
+        progress: print how classes were matched, where that is not the plain order.
+
+    Raises:
+        InputError: what does not fit together.
+    """
+    _ = data.train.digest  # made once for the caller's data, not for each copy on a device
+    data = data.with_normalisation(config.normalisation).to(device)
+    matching = None
+    if not SPACES[config.space].needs_prior:
+        prior = None
+    else:
+        prior = (prior or LatentDiffusionPrior.from_pretrained(config.prior)).to(device=device)
+        table = prior.class_embedding
+        if config.space == "ld3m" and table is not None:
+            matching = match_classes(prior, data)
+            rows = len(prior.classes) or table.num_embeddings - prior.has_null
+            if matching.rows != tuple(range(rows)):
+                prior = prior.for_classes(matching.rows, data.classes)
+                if progress:
+                    print(matching.table(), file=sys.stderr)
+    initial, labels = draw_initial_images(data, config.ipc, config.seed)
+    initial, labels = initial.to(device), labels.to(device)
+    space, memory = build_space(config, initial, labels, prior), None
+    if prior is not None and (config.iterations > 0 or config.plan.auto):
+        memory = FallbackPlans(prior, config, device=device, classes=len(data.classes))
+        space.plan = memory.plan
+    return Setup(config, data, prior, matching, space, labels, memory)
+
+
+@torch.no_grad()
+def rehearse(setup: Setup, out: Path) -> None:
+    """Try what the run will need at its end, on one image and without learning.
+
+    Args:
+        setup: of the run.
+        out: where the set will be written, as `out`/set.
+
+    Raises:
+        InputError: the prior cannot make images of this size, the network cannot be built, or
+            `out`/set is taken.
+        OSError: a set cannot be written.
+    """
+    config, data = setup.config, setup.data
+    check_place(out / "set")
+    if setup.prior is not None:
+        made = check_images(setup.prior, config.space, data.size)
+        if made.shape[-2:] != (data.size, data.size):
+            raise InputError(
+                f"the prior makes images of {made.shape[-2]} x {made.shape[-1]} from those of "
+                f"{data.size} px; take another size, or another prior"
+            )
+    if config.iterations > 0:
+        n = config.network
+        build_network(
+            n.name,
+            classes=len(data.classes),
+            size=data.size,
+            depth=n.depth,
+            width=n.width,
+            norm=n.norm,
+            generator=seeded(config.seed, "trial"),
+        )
+    state = {k: v.cpu() for k, v in setup.space.state().items()}
+    labels = setup.labels.cpu()
+    blank = torch.zeros(len(labels), 3, data.size, data.size)
+    trial = SyntheticSet(blank, labels, data.classes, state, setup.recipe(0.0))
+    with scratch_folder(out) as scratch:
+        trial.save(scratch / "set")
+        SyntheticSet.load(scratch / "set")

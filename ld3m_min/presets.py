@@ -1,0 +1,264 @@
+"""Named configurations: the paper, one GPU, a laptop, a smoke test.
+
+A preset is more than one configuration: its learning rate and length depend on what is matched and
+what is learned, other values on the image size and on the images per class. :func:`preset` looks
+them up; a setting that is given wins over all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ld3m_min.backprop import AUTO
+from ld3m_min.config import (
+    ALGORITHMS,
+    SPACES,
+    DistilConfig,
+    EvalConfig,
+    MTTConfig,
+    NetworkConfig,
+    joined,
+    to_dict,
+)
+from ld3m_min.errors import InputError
+from ld3m_min.io.digests import digest
+from ld3m_min.io.values import from_dict, within
+from ld3m_min.sampler import SamplerConfig
+
+RULED_BY = ("algorithm", "space", "ipc", "size")  # what other values of a preset depend on
+Key = str | tuple[str, str] | tuple[str, str, int]  # algorithm, space, images per class
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named size of every experiment.
+
+    Attributes:
+        distil: the distillation.
+        evaluation: the evaluation of what it makes.
+        lr: learning rate of the distillation by (algorithm, space, IPC), (algorithm, space) or
+            algorithm, whichever is found first; else that of `distil`.
+        iterations: number of them, looked up as `lr` is.
+        distil_at: what changes in the distillation at some image size, in pixels.
+        evaluation_at: what changes in the evaluation at some number of images per class.
+        changes: what is set over all that, as nested mappings of fields.
+        about: one line for a list of presets.
+    """
+
+    distil: DistilConfig
+    evaluation: EvalConfig
+    lr: dict[Key, float] = field(default_factory=dict)
+    iterations: dict[Key, int] = field(default_factory=dict)
+    distil_at: dict[int, dict[str, Any]] = field(default_factory=dict)
+    evaluation_at: dict[int, dict[str, Any]] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    about: str = ""
+
+
+_PAPER = Preset(
+    DistilConfig(dataset="imagenette", size=128, iterations=5000, prior="cin256-v2", plan=AUTO),
+    EvalConfig(),
+    lr={"DC": 1e-3, "DM": 1e-2, "MTT": 10.0},
+    distil_at={256: {"iterations": 10000, "sampler": SamplerConfig(steps=20)}},
+    about="the paper's supplement: 128 px, T = 10, 5,000 iterations, 5,000 experts",
+)
+PRESETS: dict[str, Preset] = {
+    "smoke": Preset(
+        DistilConfig(
+            iterations=2,
+            batch_real=16,
+            network=NetworkConfig(width=16),
+            sampler=SamplerConfig(steps=2),
+            mtt=MTTConfig(
+                experts=2,
+                train_epochs=2,
+                expert_epochs=1,
+                max_start_epoch=1,
+                steps=2,
+                expert_lr=0.1,
+                lr=0.1,
+            ),
+            checkpoint_every=1,
+        ),
+        EvalConfig(epochs=3, repeats=2, width=16, lr={"default": 0.01}),
+        about="seconds; shows that everything runs, measures nothing",
+    ),
+    "cpu": Preset(
+        DistilConfig(
+            iterations=60,
+            batch_real=64,
+            network=NetworkConfig(width=32),
+            mtt=MTTConfig(
+                experts=10,
+                train_epochs=8,
+                expert_lr=0.02,
+                expert_batch=64,
+                expert_epochs=2,
+                max_start_epoch=5,
+                steps=10,
+                lr=0.02,
+                lr_lr=1e-5,
+            ),
+            checkpoint_every=20,
+        ),
+        EvalConfig(
+            epochs=150,
+            width=32,
+            ema=0.967,
+            lr={"default": 0.01, "AlexNet": 0.006, "VGG11": 0.002, "ResNet18": 0.03, "ViT": 0.001},
+        ),
+        lr={
+            ("DC", "pixel"): 0.1,
+            ("DC", "autoencoder"): 0.1,
+            ("DC", "ld3m"): 1.0,
+            ("DM", "pixel"): 0.1,
+            ("DM", "autoencoder"): 0.3,
+            ("DM", "ld3m"): 0.1,
+            ("MTT", "pixel"): 30.0,
+            ("MTT", "autoencoder"): 30.0,
+            ("MTT", "ld3m"): 30.0,  # by `tune`, on validation
+            # DM matches means: each of ten images gets a tenth of the gradient, so its rate is ten
+            # times that of one
+            ("DM", "pixel", 10): 1.0,
+            ("DM", "autoencoder", 10): 3.0,
+            ("DM", "ld3m", 10): 1.0,
+        },
+        evaluation_at={10: {"epochs": 60, "batch": 50, "ema": 0.917}},
+        about="digits at 32 px on two CPU cores; widths, epochs, experts and iterations are shrunk",
+    ),
+    "gpu": Preset(
+        replace(_PAPER.distil, iterations=1000, mtt=MTTConfig(experts=100)),
+        EvalConfig(),
+        lr=_PAPER.lr,
+        about="as paper, with 1,000 iterations and 100 experts",
+    ),
+    "paper": _PAPER,
+    "nette": Preset(
+        replace(
+            _PAPER.distil,
+            iterations=1000,
+            prior="imagenette-128",
+            mtt=MTTConfig(experts=60, train_epochs=8),
+        ),
+        EvalConfig(),
+        lr=_PAPER.lr,
+        distil_at=_PAPER.distil_at
+        | {256: {"iterations": 1000, "sampler": SamplerConfig(steps=20)}},
+        about="as paper, for ImageNette with the prior trained here: 1,000 iterations, 60 experts "
+        "of 8 epochs",
+    ),
+    "nette-smoke": Preset(
+        replace(
+            _PAPER.distil,
+            iterations=2,
+            batch_real=4,
+            prior="imagenette-128-cpu",
+            network=NetworkConfig(width=8),
+            sampler=SamplerConfig(steps=2),
+            checkpoint_every=1,
+            mtt=MTTConfig(experts=1, train_epochs=1, expert_epochs=1, max_start_epoch=0, steps=2),
+        ),
+        EvalConfig(epochs=1, repeats=1, width=8),
+        lr=_PAPER.lr,
+        about="two iterations of nette, on a CPU; shows that its commands run, measures nothing",
+    ),
+    "reference": Preset(
+        replace(
+            _PAPER.distil,
+            iterations=10000,
+            redraw_noise=True,
+            normalisation="reference-mismatch",
+            mtt=MTTConfig(expert_epochs=2, max_start_epoch=2, steps=10, gradient="approximate"),
+        ),
+        EvalConfig(),
+        lr={"DC": 0.1, "DM": 1.0, "MTT": 1000.0},
+        about="the public code's defaults and variants, for comparison",
+    ),
+}
+
+
+def _preset(name: str) -> Preset:
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}; choose {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _known(kind: type[DistilConfig] | type[EvalConfig], names: Mapping[str, Any]) -> None:
+    known = {f.name for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(names) - known):
+        raise InputError(
+            f"unknown setting {', '.join(unknown)}; {kind.__name__} has {', '.join(sorted(known))}"
+        )
+
+
+def preset(
+    name: str, *, algorithm: str = "DM", space: str = "ld3m", **overrides: Any
+) -> DistilConfig:
+    """The named preset for one algorithm and space.
+
+    Args:
+        name: a key of `PRESETS`.
+        algorithm: what is matched.
+        space: what is learned.
+        **overrides: fields of :class:`~ld3m_min.config.DistilConfig` that are set as they are.
+
+    Raises:
+        InputError: a name, field or value is unknown or doesn't fit; lists the choices.
+    """
+    chosen = _preset(name)
+    within(algorithm, ALGORITHMS, "algorithm")
+    within(space, SPACES, "space")
+    _known(DistilConfig, overrides)
+    asked = {"ipc": 1, "size": chosen.distil.size} | dict(chosen.changes) | overrides
+    values: dict[str, Any] = {"algorithm": algorithm, "space": space}
+    tables: dict[str, Mapping[Key, float]] = {"lr": chosen.lr, "iterations": chosen.iterations}
+    keys: tuple[Key, ...] = ((algorithm, space, asked["ipc"]), (algorithm, space), algorithm)
+    for field_name, table in tables.items():
+        if found := [table[key] for key in keys if key in table]:
+            values[field_name] = found[0]
+    at_size = chosen.distil_at.get(asked["size"], {})
+    fields = to_dict(replace(chosen.distil, **values | at_size))
+    made = from_dict(DistilConfig, joined(fields, chosen.changes, DistilConfig))
+    return replace(made, **overrides)
+
+
+def eval_preset(name: str, *, ipc: int = 1, **overrides: Any) -> EvalConfig:
+    """The named preset's evaluation.
+
+    Args:
+        name: a key of `PRESETS`.
+        ipc: images per class of the set that is evaluated.
+        **overrides: fields of :class:`~ld3m_min.config.EvalConfig` that are set as they are.
+
+    Raises:
+        InputError: a name, field or value is unknown or doesn't fit; lists the choices.
+    """
+    chosen = replace(_preset(name).evaluation, **_preset(name).evaluation_at.get(ipc, {}))
+    _known(EvalConfig, overrides)
+    return replace(chosen, **overrides)
+
+
+@contextmanager
+def preset_with(name: str, changes: Mapping[str, Any]) -> Iterator[str]:
+    """While inside: a preset that is the named one with `changes`, for what takes a preset's name.
+
+    Args:
+        name: a key of `PRESETS`.
+        changes: as of :class:`Preset`; where there are none, the preset itself is given.
+
+    Yields:
+        The name: of `name` and of a digest of the changes, so that no two are mistaken.
+    """
+    if not changes:
+        yield name
+        return
+    own = f"{name}-{digest(dict(changes))[:8]}"
+    PRESETS[own] = replace(_preset(name), changes=changes, about=f"{name}, with changes")
+    try:
+        yield own
+    finally:
+        del PRESETS[own]

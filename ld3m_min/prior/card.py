@@ -1,0 +1,233 @@
+"""What a trained prior is delivered with: model card, record, and a grid of its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ld3m_min.io.disk import StrPath
+from ld3m_min.io.environment import environment, files_of
+from ld3m_min.io.files import write_bytes, write_json
+from ld3m_min.io.pictures import save_strip
+from ld3m_min.io.text import in_card
+from ld3m_min.prior.architecture import PriorConfig
+from ld3m_min.prior.classifier import ClassifierConfig, train_classifier
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.quality import ImageQuality, PriorQuality, measure_images, measure_prior
+from ld3m_min.prior.real_images import RealImages
+from ld3m_min.prior.training_log import TrainingLog
+
+
+def finish_prior(
+    config: PriorConfig,
+    data: RealImages,
+    prior: LatentDiffusionPrior,
+    out: StrPath,
+    *,
+    records: StrPath,
+    start: StrPath | None = None,
+    device: str | torch.device = "cpu",
+) -> PriorQuality | ImageQuality:
+    """Measure a trained prior, and write its weights, card and record.
+
+    Of a prior of photographs, weights are kept in bfloat16, and what is measured is what is kept.
+
+    Args:
+        config: architecture and training.
+        data: what it was trained on.
+        prior: trained.
+        out: the folder of its training; the prior is written into `out`/model.
+        records: folder of the record. A grid of samples of photographs stands beside it.
+        start: folder of the prior that the training went on from.
+        device: where the prior is.
+
+    Returns:
+        What was measured.
+    """
+    out, records = Path(out), Path(records)
+    training = TrainingLog.of(start) + TrainingLog.read(out)
+    name = f"prior-{config.name}-seed{config.seed}"
+    record = {
+        "schema": 1,
+        "prior": config.name,
+        "config": asdict(config),
+        "seconds": round(training.seconds),
+        "training": asdict(training),
+        "environment": environment(device),
+        "files": files_of(data),
+    }
+    quality: PriorQuality | ImageQuality
+    if config.classifier is None:
+        quality = measure_prior(prior, data)
+        prior.save_pretrained(out / "model")
+        write_card(out / "model", config, data, prior, quality)
+    else:
+        prior.to(dtype=torch.bfloat16).save_pretrained(out / "model")
+        prior.to(dtype=torch.float32)
+        asked = config.classifier
+        classifier = train_classifier(data, asked, folder=out, device=device)
+        measured = measure_images(prior, data, classifier, asked, seed=config.seed)
+        quality = measured.quality
+        write_image_card(out / "model", config, asked, data, prior, quality, record)
+        records.mkdir(parents=True, exist_ok=True)
+        _save_samples(measured.samples, records / f"{name}.png", len(data.classes))
+    training.save(out / "model")
+    write_json(records / f"{name}.json", record | {"quality": asdict(quality)})
+    return quality
+
+
+def _save_samples(samples: Float[Tensor, "B 3 H W"], path: Path, classes: int) -> None:
+    """A grid of at most eight samples of each class, a column for each."""
+    rows = samples.unflatten(0, (classes, -1))[:, :8].transpose(0, 1).flatten(0, 1)
+    save_strip(rows, path, columns=classes)
+
+
+def write_card(
+    folder: StrPath,
+    config: PriorConfig,
+    data: RealImages,
+    prior: LatentDiffusionPrior,
+    quality: PriorQuality,
+) -> None:
+    """Model card of a trained prior: what it was trained on, its measured quality, its limits.
+
+    Args:
+        folder: the prior's.
+        config: architecture and training.
+        data: what it was trained on.
+        prior: trained.
+        quality: of the prior.
+    """
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    n = {name: len(split) for name, split in splits.items()}
+    text = f"""---
+tags: [latent-diffusion, dataset-distillation]
+---
+# Prior `{config.name}`: a class-conditional latent diffusion model of \
+{in_card(data.source or data.name)}
+
+{_architecture(prior, len(data.classes))}. \
+1,000 steps, scaled-linear betas, noise prediction.
+- **Trained on** the training split alone: {n["train"]} images of {config.size} px (validation \
+{n["validation"]}
+  and test {n["test"]} were not seen), {config.vae_steps} + {config.unet_steps} steps, seed \
+{config.seed}.
+- **Made by** `python -m ld3m_min train-prior --preset {config.name}`.
+
+| measured on held-out test images | |
+| --- | --- |
+| reconstruction, PSNR | {quality.psnr:.1f} dB ({quality.held_out} images) |
+| class-conditional samples recognised ({quality.samples}, 50 steps, guidance 3) | \
+{_percent(quality.recognised)} |
+| the same classifier on real images | {_percent(quality.classifier_accuracy)} |
+| diversity within a class, relative to real images | {quality.diversity:.2f} |
+| distance to the nearest training image, relative to held-out images | {quality.novelty:.2f} |
+
+The classifier is a support vector machine on pixels, trained on the real training images: it \
+shares nothing with the
+prior. **Limits**: it knows nothing but this data set; it is made to be distilled through, not to \
+be sampled from.
+"""
+    write_bytes(Path(folder) / "README.md", text.encode())
+
+
+def write_image_card(
+    folder: StrPath,
+    config: PriorConfig,
+    asked: ClassifierConfig,
+    data: RealImages,
+    prior: LatentDiffusionPrior,
+    quality: ImageQuality,
+    record: Mapping[str, Any],
+) -> None:
+    """Model card of a prior of photographs: data, licence of the images, quality, limits.
+
+    Args:
+        folder: the prior's.
+        config: architecture and training.
+        asked: the classifier, and what it was shown.
+        data: what it was trained on.
+        prior: trained.
+        quality: of the prior.
+        record: what `finish_prior` measured besides: "seconds", "environment", "files".
+    """
+    copy = f" The files were {record['files']}: not ImageNet's own, but a copy made square before."
+    text = f"""---
+license: other
+tags: [latent-diffusion, dataset-distillation]
+---
+# Prior `{config.name}`: a class-conditional latent diffusion model of ImageNette, {config.size} px
+
+{config.about[0].upper() + config.about[1:]}.
+
+{_architecture(prior, len(data.classes))}, kept in bfloat16. \
+1,000 steps, scaled-linear betas, noise prediction.
+- **Trained on** the {len(data.train):,} training images of the paper's split ({data.source}); \
+{len(data.validation)} held-out
+  training images and the {len(data.test)} official validation images were not seen.\
+{copy if record["files"] else ""}
+{_training(config, record)}
+- **Made by** `python -m ld3m_min train-prior --preset {config.name}`.
+- **Licence**: the images are ImageNet's, for non-commercial research and education; use these \
+weights likewise.
+
+{_measured(asked, quality, len(data.classes))}
+
+The classifier is a {asked.network} at {asked.size} px, trained for {asked.epochs} epochs on the \
+same real training images; it is no
+better than its own accuracy. **Limits**: this prior knows ten classes and nothing else; it is \
+made to be distilled through.
+"""
+    write_bytes(Path(folder) / "README.md", text.encode())
+
+
+def _architecture(prior: LatentDiffusionPrior, classes: int) -> str:
+    """The networks of a prior, and how large they are."""
+    millions = sum(p.numel() for m in prior.modules for p in m.parameters()) / 1e6
+    return f"""\
+- **Architecture**: `{type(prior.autoencoder).__name__}` (factor {prior.factor}, \
+{prior.latent_channels} channels) and
+  `{type(prior.denoiser).__name__}` with cross-attention to an embedding of {classes} classes and \
+a null class;
+  {millions:.2f} M parameters"""
+
+
+def _training(config: PriorConfig, record: Mapping[str, Any]) -> str:
+    """How long a prior of photographs was trained, on what, and where."""
+    crops = f", crops of {config.crop} px" if config.crop else ""
+    log = record["training"]
+    some = f" on the latents of {config.latents} images" if config.latents else ""
+    return f"""\
+- **Training**: autoencoder {log["autoencoder_steps"]:,} steps of {config.vae_batch} images{crops},
+  denoiser {log["denoiser_steps"]:,} steps of {config.unet_batch}{some};
+  seed {config.seed}; {record["seconds"] / 60:.0f} minutes on {record["environment"]["device"]}. \
+No weights from elsewhere."""
+
+
+def _measured(asked: ClassifierConfig, quality: ImageQuality, classes: int) -> str:
+    """The table of what was measured of a prior of photographs."""
+    drawn = f"{quality.samples} samples ({asked.steps} steps, guidance {asked.guidance_scale:g})"
+    accuracy = _percent(quality.classifier_accuracy)
+    return f"""\
+| measured on {quality.held_out} held-out training images, {drawn} | |
+| --- | --- |
+| reconstruction, PSNR / SSIM | {quality.psnr:.1f} dB / {quality.ssim:.3f} |
+| classifier: accuracy on real images / on their reconstructions | \
+{accuracy} / {_percent(quality.reconstructed_accuracy)} |
+| classifier: same answer for image and reconstruction | {_percent(quality.agreement)} |
+| distance image to reconstruction in the classifier's features, over that of two images | \
+{quality.feature_distance:.2f} |
+| class-conditional samples recognised by the classifier (chance {_percent(1 / classes)}) | \
+{_percent(quality.recognised)} |
+| diversity within a class in the classifier's features, over that of real images | \
+{quality.diversity:.2f} |"""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,296 @@
+"""How good a prior is, on images it has not seen: the figures of its model card (section 4.1).
+
+Digits are recognised by a support vector machine on pixels (:func:`measure_prior`). Photographs
+need a network: `train_classifier` trains one on the same real training images, and
+:func:`measure_images` asks it about reconstructions and samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ld3m_min.io.seeds import seeded
+from ld3m_min.networks import Network
+from ld3m_min.prior.classifier import ClassifierConfig, averaged_down, some_of_each
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.losses import ssim
+from ld3m_min.prior.real_images import RealImages
+from ld3m_min.residual import NO_RESIDUAL
+from ld3m_min.sampler import SamplerConfig, generate
+
+
+@dataclass(frozen=True)
+class PriorQuality:
+    """What the model card of a prior of digits prints.
+
+    Attributes:
+        psnr: mean peak signal-to-noise ratio of decode(encode(x)) on held-out images, dB.
+        recognised: fraction of class-conditional samples that the classifier takes for their class.
+        classifier_accuracy: of the same classifier on held-out real images.
+        diversity: mean distance between samples of one class over that between real images of one
+            class.
+        novelty: mean distance of a sample to its nearest training image, over that of held-out
+            images.
+        samples: how many were drawn.
+        held_out: how many real images were reconstructed.
+    """
+
+    psnr: float
+    recognised: float
+    classifier_accuracy: float
+    diversity: float
+    novelty: float
+    samples: int
+    held_out: int
+
+
+@dataclass(frozen=True)
+class ImageQuality:
+    """What the model card of a prior of photographs prints.
+
+    All of it is measured on held-out training images, never on the test split.
+
+    Attributes:
+        psnr: of decode(encode(x)) against x, dB.
+        ssim: of decode(encode(x)) against x, in [0, 1].
+        classifier_accuracy: of the classifier on the held-out real images.
+        reconstructed_accuracy: of the classifier on their reconstructions.
+        agreement: how often the classifier says of the reconstruction what it says of the image.
+        feature_distance: mean distance of an image to its reconstruction in the classifier's
+            features, over that of two images.
+        recognised: fraction of class-conditional samples that the classifier takes for their class.
+        diversity: mean distance between samples of a class in the classifier's features, over that
+            of real images of a class.
+        samples: how many were drawn.
+        held_out: how many real images were reconstructed.
+    """
+
+    psnr: float
+    ssim: float
+    classifier_accuracy: float
+    reconstructed_accuracy: float
+    agreement: float
+    feature_distance: float
+    recognised: float
+    diversity: float
+    samples: int
+    held_out: int
+
+
+@dataclass(frozen=True)
+class MeasuredImages:
+    """A prior of photographs, measured.
+
+    Attributes:
+        quality: the figures.
+        samples: the images that were drawn, in [0, 1], in order of their classes, on the CPU.
+    """
+
+    quality: ImageQuality
+    samples: Float[Tensor, "B 3 H W"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier says of images, on the CPU.
+
+    Attributes:
+        features: its embedding of each image.
+        labels: the class that it takes each image for.
+    """
+
+    features: Float[Tensor, "B D"]
+    labels: Int[Tensor, " B"]
+
+
+@torch.no_grad()
+def measure_prior(
+    prior: LatentDiffusionPrior,
+    data: RealImages,
+    *,
+    per_class: int = 50,
+    steps: int = 50,
+    guidance_scale: float = 3.0,
+    seed: int = 0,
+) -> PriorQuality:
+    """Quality of a prior on the data's held-out test split.
+
+    The classifier is a support vector machine on pixels (scikit-learn), trained on real training
+    images: it shares nothing with the prior.
+
+    Args:
+        prior: class-conditional.
+        data: the classes of the prior, in its order.
+        per_class: samples of each class.
+        steps: T, with which they are drawn.
+        guidance_scale: with which they are drawn.
+        seed: of their noise.
+    """
+    from sklearn.svm import SVC
+
+    held = data.test.float().to(prior.device)
+    again = torch.cat([prior.decode(prior.encode(b)) for b in held.split(256)])
+    labels = torch.arange(len(data.classes)).repeat_interleave(per_class)
+    samples = sample_prior(
+        prior, labels, data.size, steps=steps, guidance_scale=guidance_scale, seed=seed
+    )
+    real, test, made = (
+        _coarse(x, data.size) for x in (data.train.float().cpu(), held.cpu(), samples.cpu())
+    )
+    classifier = SVC(C=10.0).fit(real.numpy(), data.train.labels.cpu().numpy())
+    truth = data.test.labels.cpu()
+
+    def share(x: Float[Tensor, "n D"], y: Int[Tensor, " n"]) -> float:
+        return round(float(np.mean(classifier.predict(x.numpy()) == y.numpy())), 4)
+
+    diversity = _within(made, labels) / _within(test, truth)
+    novelty = torch.cdist(made, real).amin(1).mean() / torch.cdist(test, real).amin(1).mean()
+    return PriorQuality(
+        psnr=_psnr(again, held),
+        recognised=share(made, labels),
+        classifier_accuracy=share(test, truth),
+        diversity=round(diversity.item(), 3),
+        novelty=round(novelty.item(), 3),
+        samples=len(made),
+        held_out=len(held),
+    )
+
+
+@torch.no_grad()
+def measure_images(
+    prior: LatentDiffusionPrior,
+    data: RealImages,
+    classifier: Network,
+    config: ClassifierConfig,
+    *,
+    seed: int = 0,
+) -> MeasuredImages:
+    """Quality of a prior of photographs on validation images.
+
+    Args:
+        prior: class-conditional.
+        data: the classes of the prior, in its order.
+        classifier: the network of :func:`~ld3m_min.prior.classifier.train_classifier`.
+        config: what it was trained by.
+        seed: of the samples' noise.
+    """
+    device = prior.device
+    index = some_of_each(data.validation, min(config.held_out, len(data.validation)))
+    held, truth = data.validation.take(index).cpu(), data.validation.labels.cpu()[index]
+    again = torch.cat([prior.decode(prior.encode(b.to(device))).cpu() for b in held.split(25)])
+    labels = torch.arange(len(data.classes)).repeat_interleave(config.per_class)
+    samples = sample_prior(
+        prior,
+        labels,
+        data.size,
+        steps=config.steps,
+        guidance_scale=config.guidance_scale,
+        seed=seed,
+        batch=20 if device.type == "cpu" else 250,
+    ).cpu()
+    real, rebuilt, made = (
+        ask(classifier, x, data, config.size, device) for x in (held, again, samples)
+    )
+    moved = (real.features - rebuilt.features).norm(dim=1).mean()
+    diversity = _within(made.features, labels) / _within(real.features, truth)
+    quality = ImageQuality(
+        psnr=_psnr(again, held),
+        ssim=round(ssim(again, held).mean().item(), 4),
+        classifier_accuracy=_share(real.labels == truth),
+        reconstructed_accuracy=_share(rebuilt.labels == truth),
+        agreement=_share(rebuilt.labels == real.labels),
+        feature_distance=round((moved / _any_two(real.features)).item(), 4),
+        recognised=_share(made.labels == labels),
+        diversity=round(diversity.item(), 3),
+        samples=len(samples),
+        held_out=len(held),
+    )
+    return MeasuredImages(quality, samples)
+
+
+def ask(
+    classifier: Network,
+    images: Float[Tensor, "B 3 H W"],
+    data: RealImages,
+    size: int,
+    device: torch.device,
+) -> Answers:
+    """What a classifier says of images.
+
+    Args:
+        classifier: on the device.
+        images: in [0, 1].
+        data: whose normalisation the classifier was trained with.
+        size: of the classifier's images, pixels.
+        device: where the classifier is.
+    """
+    pieces = [data.normalise(averaged_down(piece.to(device), size)) for piece in images.split(50)]
+    return Answers(
+        torch.cat([classifier.embed(p).cpu() for p in pieces]),
+        torch.cat([classifier(p).argmax(1).cpu() for p in pieces]),
+    )
+
+
+@torch.no_grad()
+def sample_prior(
+    prior: LatentDiffusionPrior,
+    labels: Int[Tensor, " B"],
+    size: int,
+    *,
+    steps: int = 50,
+    guidance_scale: float = 3.0,
+    seed: int = 0,
+    batch: int = 250,
+) -> Float[Tensor, "B 3 {size} {size}"]:
+    """Ordinary class-conditional samples in [0, 1], from pure noise and without a residual.
+
+    Args:
+        prior: class-conditional.
+        labels: the class of each image.
+        size: side of the images, pixels.
+        steps: T of section 3.1.
+        guidance_scale: of the guidance.
+        seed: of the noise.
+        batch: images at a time.
+    """
+    side = size // prior.factor
+    config = SamplerConfig(steps=steps, guidance_scale=guidance_scale, residual=NO_RESIDUAL)
+    noise = torch.randn(
+        (len(labels), prior.latent_channels, side, side), generator=seeded(seed, "prior samples")
+    )
+    out = []
+    for y, e in zip(labels.split(batch), noise.to(prior.device).split(batch), strict=True):
+        out.append(generate(prior, torch.zeros_like(e), prior.class_conditioning(y), e, config))
+    return torch.cat(out)
+
+
+def _coarse(x: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B D"]:
+    """Images as rows of at most 16 x 16 pixels."""
+    return F.avg_pool2d(x.float(), max(1, size // 16)).flatten(1)
+
+
+def _psnr(x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"]) -> float:
+    """Mean peak signal-to-noise ratio of images in [0, 1], dB."""
+    return round((-10 * torch.log10((x - y).square().mean((1, 2, 3)))).mean().item(), 2)
+
+
+def _share(hits: Bool[Tensor, " B"]) -> float:
+    """The fraction that is true."""
+    return round(hits.float().mean().item(), 4)
+
+
+def _within(features: Float[Tensor, "B D"], labels: Int[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Mean distance of two images of one class."""
+    same = (labels[:, None] == labels[None]) & ~torch.eye(len(labels), dtype=torch.bool)
+    return torch.cdist(features, features)[same].mean()
+
+
+def _any_two(features: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
+    """Mean distance of two images."""
+    return torch.cdist(features, features)[~torch.eye(len(features), dtype=torch.bool)].mean()

@@ -1,0 +1,289 @@
+"""Train the prior that everything else keeps frozen: its autoencoder, then its noise predictor.
+
+Sections 2.2 and 4.1. Only training images are seen. Both stages write checkpoints and go on from
+them; every draw is counted (:func:`ld3m_min.io.seeds.seeded`), so that a resumed training is the
+training that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from safetensors.torch import load_file
+from torch import Generator, Tensor, nn
+
+from ld3m_min.errors import InputError
+from ld3m_min.io.checkpoints import Checkpointer
+from ld3m_min.io.files import write_bytes
+from ld3m_min.io.lock import locked
+from ld3m_min.io.progress import bar
+from ld3m_min.io.seeds import seeded
+from ld3m_min.io.stop import REASONS, stoppable
+from ld3m_min.io.tensors import to_bytes
+from ld3m_min.prior.architecture import PriorConfig, build_prior
+from ld3m_min.prior.fit import Loss, fit
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.losses import LOSSES
+from ld3m_min.prior.real_images import RealImages
+
+_APART = (  # fields that change no weight
+    "name", "checkpoint_every", "checkpoint_seconds", "classifier", "gpu", "about", "snapshots",
+)  # fmt: skip
+_LATER = (  # fields that the autoencoder does not depend on
+    "unet_widths", "unet_layers", "attention", "condition_width", "unet_steps", "unet_batch",
+    "unet_lr", "label_dropout", "latents", "min_snr",
+)  # fmt: skip
+
+
+def train_prior(
+    config: PriorConfig,
+    data: RealImages,
+    out: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    start: LatentDiffusionPrior | None = None,
+    progress: bool = True,
+) -> LatentDiffusionPrior:
+    """Train both stages, writing checkpoints below `out`.
+
+    Asked to stop (SIGTERM, Ctrl-C, a deadline), it saves and leaves; called again it goes on as if
+    it had never stopped: on the CPU bit for bit, on a GPU as far as the GPU's own sums repeat.
+
+    Args:
+        config: architecture and training.
+        data: its training split alone is used.
+        out: the folder of the checkpoints.
+        device: where it is trained.
+        dtype: of the forward passes: torch.bfloat16 runs them under autocast, with float32 weights,
+            gradients and averages; torch.float32 does not. None takes bfloat16 on a GPU and float32
+            elsewhere. On a CPU bfloat16 also compiles the denoiser for long trainings (verified,
+            see `fit.compiled`), takes attention as plain products, and flushes denormal numbers to
+            zero: twice as fast where the processor multiplies bfloat16, else slower.
+        start: a prior to go on from: its autoencoder is kept as it is, and its denoiser trained
+            `config.unet_steps` further, with a rate that rises and falls anew. An autoencoder alone
+            gets a denoiser. None trains both from nothing.
+        progress: show bars.
+
+    Returns:
+        The finished prior: averaged weights, float32.
+
+    Raises:
+        InputError: `start` has another architecture or other classes.
+        NotFinite: a loss is not finite.
+        Interrupted: it was asked to stop; everything done so far is in the checkpoint.
+    """
+    out, device = Path(out), torch.device(device)
+    on_gpu = device.type == "cuda"
+    dtype = dtype or (torch.bfloat16 if on_gpu else torch.float32)
+    prior = build_prior(config, data.classes).to(device)
+    assert prior.denoiser is not None, "it was built with one"
+    for network in (prior.autoencoder, prior.denoiser):
+        _laid(network)
+    # uint8: all of ImageNette is 0.6 GB
+    images, labels = data.train.images.to(device), data.train.labels.to(device)
+    shared: dict[str, Any] = {
+        "config": config,
+        "device": device,
+        "dtype": dtype,
+        "progress": progress,
+    }
+
+    if start is not None:
+        _take_over(prior, start)
+
+    def checkpoints(stage: str) -> Checkpointer:
+        known = _identity(config, dtype, stage, data.train.digest)
+        known |= {} if start is None else {"start": start.digest}
+        every, seconds = config.checkpoint_every, config.checkpoint_seconds
+        return Checkpointer(out / stage, known, every=every, seconds=seconds)
+
+    with locked(out):
+        if start is None:
+            kept, vae = checkpoints("autoencoder"), {"vae": prior.autoencoder}
+            loss = _autoencoder_loss(prior, images, config)
+            fit(vae, loss, kept, steps=config.vae_steps, lr=config.vae_lr, **shared)
+        latents, labels = _latents(prior, images, labels, config, out, progress)
+        loss = _denoiser_loss(prior, latents, labels, config)
+        kept = checkpoints("unet")
+        modules = {"unet": prior.denoiser, "class_embedding": _table(prior)}
+        fit(modules, loss, kept, steps=config.unet_steps, lr=config.unet_lr, **shared)
+    for module in prior.modules:
+        module.requires_grad_(False).eval()
+    return prior
+
+
+@torch.no_grad()
+def _take_over(prior: LatentDiffusionPrior, start: LatentDiffusionPrior) -> None:
+    """Give a prior the weights of another one, of the same architecture and classes.
+
+    Of an autoencoder alone, which has no classes, the autoencoder's.
+    """
+    if start.denoiser is not None and prior.classes != start.classes:
+        theirs, ours = (", ".join(p.classes[:5]) for p in (start, prior))
+        raise InputError(
+            f"the prior to start from has the classes {theirs}, ..., the data {ours}, ...; start "
+            "from one of the same classes, in the same order"
+        )
+    # an autoencoder alone has one module
+    for to, of in zip(prior.modules, start.modules, strict=start.denoiser is not None):
+        try:
+            to.load_state_dict(of.state_dict())
+        except RuntimeError as error:  # names or shapes
+            raise InputError(
+                f"the prior to start from has another architecture than {type(to).__name__} of "
+                f"this configuration: {str(error).splitlines()[-1].strip()}"
+            ) from None
+
+
+def _table(prior: LatentDiffusionPrior) -> nn.Embedding:
+    """The class embedding, which a prior that is trained here always has."""
+    assert prior.class_embedding is not None
+    return prior.class_embedding
+
+
+def _laid(x: Any) -> Any:
+    """Channels last, which convolutions in bfloat16 are fast in on a GPU.
+
+    Elsewhere nothing: any change alters the order of sums.
+    """
+    on_gpu = (x.device if isinstance(x, Tensor) else next(x.parameters()).device).type == "cuda"
+    return x.to(memory_format=torch.channels_last) if on_gpu else x
+
+
+def _normal(shape: Sequence[int], g: Generator, device: torch.device) -> Tensor:
+    """Normal numbers; on a GPU drawn there, which saves 10 ms a step: not a CPU's numbers."""
+    if device.type != "cuda":
+        return torch.randn(shape, generator=g)
+    there = Generator(device).manual_seed(g.initial_seed())
+    return torch.randn(shape, generator=there, device=device)
+
+
+def _autoencoder_loss(
+    prior: LatentDiffusionPrior, images: UInt8[Tensor, "N 3 H W"], config: PriorConfig
+) -> Loss:
+    """Reconstruction and Kullback-Leibler term of a batch, by the number of the step."""
+    vae, distance, device = prior.autoencoder, LOSSES[config.loss], images.device
+
+    def loss(step: int) -> Tensor:
+        g = seeded(config.seed, "autoencoder batch", step)
+        x = images[torch.randint(len(images), (config.vae_batch,), generator=g).to(device)]
+        x = _laid(_augmented(x, config, g).float() / 255)
+        posterior = vae.encode(2 * x - 1).latent_dist
+        z = posterior.mean + posterior.std * _normal(posterior.mean.shape, g, device)
+        y = vae.decode(z).sample
+        term: Tensor = config.kl_weight * posterior.kl().float().mean()
+        return distance(y.float(), 2 * x - 1) + term
+
+    return loss
+
+
+def _denoiser_loss(
+    prior: LatentDiffusionPrior,
+    latents: Float[Tensor, "N c h w"],
+    labels: Int[Tensor, " N"],
+    config: PriorConfig,
+) -> Loss:
+    """Squared error of the predicted noise of a batch, by the number of the step."""
+    device, n, table = latents.device, config.unet_batch, _table(prior)
+    alpha_bar, null = prior.alpha_bar.float().to(device), len(prior.classes)
+
+    def loss(step: int) -> Tensor:
+        g = seeded(config.seed, "unet batch", step)
+        index = torch.randint(len(latents), (n,), generator=g)
+        t = torch.randint(prior.train_steps, (n,), generator=g)
+        noise = _normal((n, *latents.shape[1:]), g, device)
+        drop = (torch.rand(n, generator=g) < config.label_dropout).to(device)
+        label = labels[index.to(device)].masked_fill(drop, null)
+        a = alpha_bar[t.to(device)].view(-1, 1, 1, 1)
+        z_t = a.sqrt() * latents[index.to(device)] + (1 - a).sqrt() * noise  # equation (4)
+        c = table(label)[:, None]
+        error = (prior.predict_noise(_laid(z_t), t.to(device), c).float() - noise).square()
+        if config.min_snr is None:
+            return error.mean()
+        snr = a / (1 - a)
+        return (snr.clamp(max=config.min_snr) / snr * error).mean()
+
+    return loss
+
+
+def _augmented(x: Tensor, config: PriorConfig, generator: Generator) -> Tensor:
+    """A batch (B, 3, H, W), cropped at one random place and half of it mirrored, if asked for."""
+    if config.crop:
+        places = config.size - config.crop + 1
+        row, column = torch.randint(places, (2,), generator=generator).tolist()
+        x = x[..., row : row + config.crop, column : column + config.crop]
+    if config.flip:
+        flipped = (torch.rand(len(x), generator=generator) < 0.5).view(-1, 1, 1, 1)
+        x = torch.where(flipped.to(x.device), x.flip(3), x)
+    return x
+
+
+@torch.no_grad()
+def _latents(
+    prior: LatentDiffusionPrior,
+    images: UInt8[Tensor, "N 3 H W"],
+    labels: Int[Tensor, " N"],
+    config: PriorConfig,
+    out: Path,
+    progress: bool,
+) -> tuple[Float[Tensor, "M c h w"], Int[Tensor, " M"]]:
+    """Latents of the training images and their labels, their scale brought to 1.
+
+    The factor becomes the prior's; a unit scale is what the noise schedule assumes. A choice of
+    `config.latents` is for slow machines: it is made once and kept in `out`. All of them take
+    seconds on a GPU, where they are made anew at each start.
+    """
+    if config.latents is not None:
+        each, g = math.ceil(config.latents / len(prior.classes)), seeded(config.seed, "latents")
+        places = [torch.nonzero(labels.cpu() == k).flatten() for k in range(len(prior.classes))]
+        chosen = torch.cat([p[torch.randperm(len(p), generator=g)[:each]] for p in places])
+        images, labels = (x[chosen.to(x.device)] for x in (images, labels))
+    file = None if config.latents is None else out / "latents.safetensors"
+    if file is not None and file.exists():
+        latents = load_file(file)["latents"].to(images.device)
+    else:
+        latents = _encoded(prior, images, config, progress)
+        if file is not None:
+            latents = latents.contiguous()  # as it will be read
+            write_bytes(file, to_bytes({"latents": latents}))
+    prior.scale = 1 / latents.std().item()
+    prior.autoencoder.register_to_config(scaling_factor=prior.scale)
+    return latents * prior.scale, labels.repeat(1 + config.flip)
+
+
+def _encoded(
+    prior: LatentDiffusionPrior,
+    images: UInt8[Tensor, "N 3 H W"],
+    config: PriorConfig,
+    progress: bool,
+) -> Float[Tensor, "M c h w"]:
+    """Latents of the images and, with `config.flip`, of their mirror images."""
+    parts, batch = [], 32 if config.latents else 256
+    with stoppable() as stop:
+        for mirrored in (False, True)[: 1 + config.flip]:
+            for part in bar(images.split(batch), desc="latents", show=progress):
+                x = part.float() / 255
+                parts.append(prior.encode(x.flip(3) if mirrored else x))
+                # a deadline may wait: else little time would never do
+                if stop.reason and REASONS[stop.reason] != 75:
+                    stop.leave(
+                        "the autoencoder is done and saved, its latents are to be made again"
+                    )
+    return torch.cat(parts)
+
+
+def _identity(config: PriorConfig, dtype: torch.dtype, stage: str, content: str) -> dict[str, Any]:
+    """What two trainings must share for one to go on from the other's checkpoint.
+
+    Not when it saves, nor who classifies its samples. An autoencoder serves any denoiser.
+    """
+    apart = (*_APART, *(_LATER if stage == "autoencoder" else ()))
+    values = {k: v for k, v in asdict(config).items() if k not in apart}
+    return values | {"dtype": str(dtype), "content": content}

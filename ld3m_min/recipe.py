@@ -1,0 +1,85 @@
+"""What a run is and how a set was made, by content: for its checkpoints and for its readers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ld3m_min.config import DistilConfig
+from ld3m_min.data.splits import DataSplits
+from ld3m_min.engines import engine_of
+from ld3m_min.prior.class_matching import ClassMatching
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.set_files import OWN_PRIOR
+from ld3m_min.spaces.base import Space
+
+_TOUCH_NO_NUMBER = ("dataset", "prior", "iterations", "checkpoint_every", "patience", "plan")
+
+
+def identity(
+    config: DistilConfig, data: DataSplits, prior: LatentDiffusionPrior | None = None
+) -> dict[str, Any]:
+    """What two runs must share for one to go on from the other's checkpoint.
+
+    The configuration without what touches no number (how often is saved, patience, memory plans)
+    or only says how far to go (iterations), and the content of the training images and of the
+    prior in place of their names.
+
+    Args:
+        config: of the run.
+        data: with the run's normalisation.
+        prior: None in pixel space.
+    """
+    values = {k: v for k, v in asdict(config).items() if k not in _TOUCH_NO_NUMBER}
+    content = {"data": data.train.digest, "mean": list(data.mean), "std": list(data.std)}
+    if prior is not None:
+        content["prior"] = prior.digest
+    return values | {"plan": config.plan.engine, "content": content}
+
+
+def recipe(
+    config: DistilConfig,
+    data: DataSplits,
+    prior: LatentDiffusionPrior | None,
+    space: Space,
+    seconds: float,
+    matching: ClassMatching | None,
+) -> dict[str, Any]:
+    """What a set says of how it was made, JSON-able.
+
+    Args:
+        config: of the run.
+        data: with the run's normalisation.
+        prior: None in pixel space.
+        space: what was learned; its plan is the one that ran in the end.
+        seconds: that the run took, over all its sittings.
+        matching: which of the prior's classes each class of the data is; None without classes.
+    """
+    made: dict[str, Any] = {
+        "config": asdict(config),
+        "normalisation": {
+            "kind": config.normalisation,
+            "mean": list(data.mean),
+            "std": list(data.std),
+        },
+        "data": {
+            "name": data.name,
+            "source": data.source,
+            "size": data.size,
+            "splits": {s: len(data.split(s)) for s in ("train", "validation", "test")},
+            "digest": data.train.digest,
+        },
+        "prior": None,
+        "plan": None,
+        "engine": None,
+        "seconds": round(seconds, 2),
+    }
+    if prior is not None:
+        plan = getattr(space, "plan", config.plan)
+        made["prior"] = {
+            "source": str(prior.source or OWN_PRIOR),
+            "digest": prior.networks_digest,
+            "classes": None if matching is None else matching.record,
+        }
+        made |= {"plan": asdict(plan), "engine": engine_of(prior, plan)}
+    return made

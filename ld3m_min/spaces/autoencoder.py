@@ -1,0 +1,96 @@
+"""Latents of the prior's autoencoder, decoded without diffusion (section 2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ld3m_min.backprop import ONE_PASS, Plan, decode_with_plan
+from ld3m_min.config import DistilConfig
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.spaces.base import Space
+
+AT_ONCE = 64  # images that are encoded together
+
+
+class AutoencoderSpace(Space):
+    """Latents Z of the prior's autoencoder, decoded without any diffusion (Duan et al.).
+
+    Args:
+        prior: whose autoencoder decodes.
+        Z: latents to start from.
+        plan: how gradients pass the decoder.
+    """
+
+    saves = ("Z",)
+
+    def __init__(
+        self, prior: LatentDiffusionPrior, Z: Float[Tensor, "B c h w"], *, plan: Plan = ONE_PASS
+    ) -> None:
+        super().__init__({"Z": Z}, plan=plan)
+        self.prior = prior
+
+    @classmethod
+    def build(
+        cls,
+        config: DistilConfig,
+        images: Float[Tensor, "B 3 H W"],
+        labels: Int[Tensor, " B"],
+        prior: LatentDiffusionPrior | None,
+    ) -> AutoencoderSpace:
+        """The latents of images.
+
+        Args:
+            config: says the memory plan.
+            images: in [0, 1].
+            labels: not looked at.
+            prior: whose autoencoder encodes and decodes.
+
+        Returns:
+            The space.
+        """
+        assert prior is not None
+        return cls(prior, initial_latents(prior, images), plan=config.plan)
+
+    @classmethod
+    def restore(
+        cls,
+        config: DistilConfig,
+        state: Mapping[str, Tensor],
+        prior: LatentDiffusionPrior | None,
+    ) -> AutoencoderSpace:
+        """The space of saved latents.
+
+        Args:
+            config: of the distillation.
+            state: holds Z.
+            prior: whose autoencoder decodes.
+
+        Returns:
+            The space.
+        """
+        assert prior is not None
+        return cls(prior, state["Z"], plan=config.plan)
+
+    def images(self) -> Float[Tensor, "B 3 H W"]:
+        """The decoded latents."""
+        return decode_with_plan(self.prior, self.parameters["Z"], self.plan)
+
+
+@torch.no_grad()
+def initial_latents(
+    prior: LatentDiffusionPrior, images: Float[Tensor, "B 3 H W"]
+) -> Float[Tensor, "B c h w"]:
+    """Latents of real images, by the encoder alone; nothing is inverted (section 3.2).
+
+    Args:
+        prior: whose autoencoder encodes.
+        images: in [0, 1].
+
+    Returns:
+        The latents Z, not quantised.
+    """
+    return torch.cat([prior.encode(x) for x in torch.split(images, AT_ONCE)])

@@ -1,0 +1,112 @@
+"""What every space has (sections 2.3 and 3.2).
+
+A space turns its parameters into images, differentiably; a distiller never knows which one it
+drives. Whatever the space, the synthetic set starts from real images drawn at random, one for each
+synthetic image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ld3m_min.backprop import ONE_PASS, Plan
+from ld3m_min.config import DistilConfig
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+
+
+class Space:
+    """Parameters that are learned, constants that belong to the set, and their map to images.
+
+    Args:
+        parameters: name -> what is learned. It is copied.
+        constants: name -> what else the images depend on (the forward noise). It is copied.
+        plan: how gradients pass the generator; pixels have none.
+
+    Attributes:
+        parameters: name -> leaf tensor that requires grad.
+        constants: name -> tensor.
+        plan: how gradients pass the generator; may be changed between iterations.
+        needs_prior: whether a prior makes the images.
+        saves: names of the tensors of :meth:`state`, which a set's folder holds.
+        may_lack: those of them that are not always there.
+    """
+
+    needs_prior: ClassVar[bool] = True
+    saves: ClassVar[tuple[str, ...]] = ()
+    may_lack: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        constants: Mapping[str, Tensor] | None = None,
+        *,
+        plan: Plan = ONE_PASS,
+    ) -> None:
+        # one memory layout, as a saved set has it: on another, kernels round differently, and a set
+        # must decode bit for bit
+        self.parameters = {k: _plain(v).requires_grad_() for k, v in parameters.items()}
+        self.constants = {k: _plain(v) for k, v in (constants or {}).items()}
+        self.plan = plan
+
+    @classmethod
+    def build(
+        cls,
+        config: DistilConfig,
+        images: Float[Tensor, "B 3 H W"],
+        labels: Int[Tensor, " B"],
+        prior: LatentDiffusionPrior | None,
+    ) -> Space:
+        """The space of a configuration, starting from real images (section 3.2).
+
+        Args:
+            config: of the distillation.
+            images: in [0, 1].
+            labels: of the images.
+            prior: given where the space needs one, and then it computes in the images' precision.
+
+        Returns:
+            The space.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def restore(
+        cls,
+        config: DistilConfig,
+        state: Mapping[str, Tensor],
+        prior: LatentDiffusionPrior | None,
+    ) -> Space:
+        """The space that gave a saved state, as far as its images go.
+
+        Args:
+            config: of the distillation.
+            state: what :meth:`state` gave, on the prior's device.
+            prior: given where the space needs one.
+
+        Returns:
+            The space.
+        """
+        raise NotImplementedError
+
+    def images(self) -> Float[Tensor, "B 3 H W"]:
+        """The images in [0, 1], differentiable in every parameter."""
+        raise TypeError(
+            f"{type(self).__name__} is abstract; use PixelSpace, AutoencoderSpace or LD3MSpace"
+        )
+
+    def project(self) -> None:
+        """Bring the parameters back to where they make sense, after an optimiser step."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that the images depend on, detached, by name."""
+        return {k: v.detach() for k, v in self.parameters.items()} | self.constants
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A copy without history, in the ordinary memory layout."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,99 @@
+"""Initial images, and the space that a configuration names (section 3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ld3m_min.config import DistilConfig
+from ld3m_min.data.splits import DataSplits
+from ld3m_min.errors import InputError
+from ld3m_min.io.seeds import seeded
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.spaces.autoencoder import AutoencoderSpace
+from ld3m_min.spaces.base import Space
+from ld3m_min.spaces.ld3m import LD3MSpace
+from ld3m_min.spaces.pixel import PixelSpace
+
+# by the name that configurations and sets know them by; each says which tensors a set saves of it
+SPACES: dict[str, type[Space]] = {
+    "pixel": PixelSpace,
+    "autoencoder": AutoencoderSpace,
+    "ld3m": LD3MSpace,
+}
+
+
+class InitialImages(NamedTuple):
+    """Real images that a synthetic set starts from, class by class.
+
+    Attributes:
+        images: (B, 3, H, W) in [0, 1].
+        labels: (B,), int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+def draw_initial_images(data: DataSplits, ipc: int, seed: int) -> InitialImages:
+    """One real training image per synthetic one.
+
+    Args:
+        data: whose training split they are drawn from.
+        ipc: images per class.
+        seed: of the distillation.
+
+    Returns:
+        The images, on the data's device, and their labels.
+
+    Raises:
+        InputError: a class has fewer than `ipc` images.
+    """
+    images: list[Tensor] = []
+    labels: list[int] = []
+    for label, name in enumerate(data.classes):
+        x = data.train.sample_class(label, ipc, seeded(seed, "initial images", label))
+        if len(x) < ipc:
+            raise InputError(
+                f"class {name!r} has {len(x)} training images, fewer than ipc = {ipc}; lower ipc "
+                "or add images"
+            )
+        images.append(x)
+        labels += [label] * ipc
+    return InitialImages(torch.cat(images), torch.tensor(labels))
+
+
+def build_space(
+    config: DistilConfig,
+    images: Float[Tensor, "B 3 H W"],
+    labels: Int[Tensor, " B"],
+    prior: LatentDiffusionPrior | None = None,
+) -> Space:
+    """The space that a configuration names, starting from the given images.
+
+    Args:
+        config: of the distillation.
+        images: in [0, 1].
+        labels: of the images.
+        prior: for the latent spaces.
+
+    Returns:
+        The space.
+
+    Raises:
+        InputError: there is no prior where one is needed, or it does not fit the images.
+    """
+    space = SPACES[config.space]
+    if space.needs_prior:
+        if prior is None:
+            raise InputError(f"space {config.space!r} needs a prior")
+        dtype = next(prior.autoencoder.parameters()).dtype
+        if dtype != images.dtype:
+            raise InputError(
+                f"the prior is {dtype}, the images are {images.dtype}; "
+                f"load it with dtype={images.dtype}"
+            )
+    return space.build(config, images, labels, prior)

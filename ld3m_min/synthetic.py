@@ -1,0 +1,227 @@
+"""The distilled set: its images, what they were made from, and how to train on it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from ld3m_min.backprop import Plan
+from ld3m_min.config import DistilConfig
+from ld3m_min.errors import InputError, InputTypeError
+from ld3m_min.io.files import current_version, replace_folder
+from ld3m_min.io.values import from_dict
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.set_files import OWN_PRIOR, check_place, check_set, is_path
+from ld3m_min.set_folder import SetContents, read_set, write_set
+from ld3m_min.spaces.build import SPACES
+
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # field -> what it must be, and the test
+    "pixels": ("a tensor", lambda x: isinstance(x, Tensor)),
+    "labels": ("a tensor", lambda x: isinstance(x, Tensor)),
+    "classes": ("a tuple of names", lambda x: isinstance(x, Iterable)),
+    "state": (
+        "a dict of tensors by name",
+        lambda x: (
+            isinstance(x, Mapping)
+            and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in x.items())
+        ),
+    ),
+    "recipe": ("a dict", lambda x: isinstance(x, Mapping)),
+    "history": (
+        "a tuple of dicts",
+        lambda x: isinstance(x, tuple | list) and all(isinstance(h, dict) for h in x),
+    ),
+    "prior": ("a prior or None", lambda x: x is None or isinstance(x, LatentDiffusionPrior)),
+    "home": ("a path or None", lambda x: x is None or isinstance(x, str | PathLike)),
+}
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A distilled set: its images, what they were made from, and how to train on it.
+
+    Attributes:
+        pixels: in [0, 1], or bytes from 0 to 255, which `images()` divides by 255.
+        labels: of the images, int64.
+        classes: names, in the order of the labels.
+        state: the learned codes and constants, by name.
+        recipe: how it was made, as JSON has it: configuration, normalisation, data, prior.
+        history: one dict for each iteration: loss, gradient norms; "skipped" where not finite.
+        prior: what decodes the codes, where it has no name, folder or hub id of its own: then it
+            is saved with the set.
+        home: the folder it was loaded from, if it was.
+
+    Raises:
+        InputTypeError: a value of another kind.
+        InputError: values that could not be trained on, or do not fit together.
+    """
+
+    __no_type_check__ = True  # what is given is looked at below, and refused in a sentence
+
+    pixels: Float[Tensor, "B 3 H W"] | UInt8[Tensor, "B 3 H W"]
+    labels: Int[Tensor, " B"]
+    classes: tuple[str, ...]
+    state: dict[str, Tensor] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    history: tuple[dict[str, Any], ...] = ()
+    prior: LatentDiffusionPrior | None = None
+    home: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be trained on or saved, whatever door it comes through."""
+        for name, (what, fine) in _KINDS.items():
+            if not fine(value := getattr(self, name)):
+                raise InputTypeError(f"a set's {name} must be {what}, not {_kind(value)}")
+        if self.pixels.dtype != torch.uint8:
+            object.__setattr__(self, "pixels", self.pixels.float())
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "state", dict(self.state))
+        object.__setattr__(self, "recipe", dict(self.recipe))
+        object.__setattr__(self, "history", tuple(self.history))
+        if self.home is not None:
+            object.__setattr__(self, "home", Path(self.home))
+        check_set(_unit_range(self.pixels), self.labels, self.classes, self.state)
+
+    def images(self) -> Float[Tensor, "B 3 H W"]:
+        """The images S, float32 in [0, 1]."""
+        return _unit_range(self.pixels)
+
+    @property
+    def ipc(self) -> int:
+        """Images per class."""
+        return len(self.labels) // len(self.classes)
+
+    @torch.no_grad()
+    def regenerate(self, prior: LatentDiffusionPrior | None = None) -> Float[Tensor, "B 3 H W"]:
+        """Decode the codes again, S = G(Z, c) of section 3.1: the same images as `images()`.
+
+        Args:
+            prior: what decodes; None takes the set's own, or loads the one that the recipe names.
+
+        Returns:
+            Images in [0, 1], on the CPU.
+
+        Raises:
+            InputError: a loaded set names a path of the machine that made it, so the prior has to
+                be given; or the prior is another one.
+        """
+        config = from_dict(DistilConfig, self.recipe["config"], "recipe.config")
+        space = SPACES[config.space]
+        if not space.needs_prior:
+            return space.restore(config, self.state, None).images().detach()
+        prior = prior or self.prior or self._loaded_prior()
+        made_with = self.recipe["prior"].get("digest")
+        if made_with not in (None, prior.networks_digest):
+            raise InputError(
+                f"the set was made with another prior than this one (digest {made_with[:12]}, not "
+                f"{prior.networks_digest[:12]}): other weights, or another precision; "
+                "give the one it was made with"
+            )
+        codes = {k: v.to(prior.device) for k, v in self.state.items()}
+        # nothing is differentiated, so nothing has to be recomputed
+        plan = Plan(precision=config.plan.precision, channels_last=config.plan.channels_last)
+        return space.restore(replace(config, plan=plan), codes, prior).images().cpu()
+
+    def _loaded_prior(self) -> LatentDiffusionPrior:
+        """The prior that the recipe names."""
+        source = self._prior_source()
+        return LatentDiffusionPrior.from_pretrained(source, classes=self.classes)
+
+    def _prior_source(self) -> str | Path:
+        """What `LatentDiffusionPrior.from_pretrained` is to be given.
+
+        Raises:
+            InputError: it is a path that a file names.
+        """
+        source: str = self.recipe["prior"]["source"]
+        if self.home is None:
+            return source
+        if source == OWN_PRIOR:
+            return current_version(self.home) / "prior"
+        if is_path(source):  # what a file says never leads out of its folder
+            raise InputError(
+                f"the set in {self.home} was made with a prior from the path {source!r}; load it "
+                "yourself, if you trust it, and give it: "
+                "regenerate(LatentDiffusionPrior.from_pretrained(path))"
+            )
+        return source
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write the set as a folder that says all: codes and exact pixels, PNG files by class,
+        recipe, card, and the prior where nothing else names it.
+
+        The folder is replaced as a whole: a kill leaves the earlier set or this one.
+
+        Args:
+            folder: where to.
+
+        Raises:
+            InputError: the folder holds anything but a set.
+            OSError: it cannot be written; an earlier set is intact.
+        """
+        check_place(folder)
+        with replace_folder(folder) as empty:
+            if self.prior is not None:
+                self.prior.save_pretrained(empty / "prior")
+            elif self.home is not None and self._has_own_prior():
+                shutil.copytree(current_version(self.home) / "prior", empty / "prior")
+            write_set(
+                empty,
+                SetContents(
+                    self.images(),
+                    self.labels,
+                    self.classes,
+                    self.state,
+                    self.recipe,
+                    self.history,
+                ),
+            )
+
+    def _has_own_prior(self) -> bool:
+        """Whether the prior is saved with the set."""
+        return (self.recipe.get("prior") or {}).get("source") == OWN_PRIOR
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> SyntheticSet:
+        """Read a folder written by :meth:`save`; no flags: the folder says all.
+
+        Args:
+            folder: of the set.
+
+        Raises:
+            FileNotFoundError: no such set, or a part of it is missing.
+            InputError: damaged, or not one of ours.
+        """
+        found = read_set(folder)
+        return cls(
+            found.images,
+            found.labels,
+            found.classes,
+            found.state,
+            found.recipe,
+            found.history,
+            home=Path(folder).absolute(),
+        )
+
+
+def _unit_range(pixels: Tensor) -> Tensor:
+    """Bytes from 0 to 255 as numbers in [0, 1]; others as they are."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def _kind(value: object) -> str:
+    """What a value is, in words: its type, and the types of what it holds."""
+    inside = value.values() if isinstance(value, Mapping) else value
+    name = type(value).__name__
+    if not isinstance(inside, Iterable) or isinstance(value, str | Tensor) or name == "ndarray":
+        return name
+    kinds = sorted({type(x).__name__ for x in inside})
+    return f"{name} of {', '.join(kinds)}" if kinds else name

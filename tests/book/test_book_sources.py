@@ -1,0 +1,47 @@
+"""The book's sources name what there is.
+
+Every module has its reference, every test and notebook named exists.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BOOK = ROOT / "book"
+PAGES = sorted(p for p in BOOK.rglob("*.md") if "_assets" not in p.parts)
+
+
+def modules():
+    """Dotted names of the package's modules, without the package itself."""
+    for path in sorted((ROOT / "ld3m_min").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name != "ld3m_min":
+            yield name
+
+
+def test_every_module_is_in_the_reference():
+    named = re.findall(
+        r"automodule:: (\S+)", (BOOK / "reference" / "api.md").read_text(encoding="utf-8")
+    )
+    assert sorted(named) == sorted(modules())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_named_files_exist(page):
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`(?:tests/)?(test_\w+\.py)`", text)
+    paths = [ROOT / "tests" / n for n in named]
+    paths += [
+        ROOT / n for n in re.findall(r"`((?:book|notebooks|tools|tests)/[\w./-]+\.\w+)`", text)
+    ]
+    assert not [str(p.relative_to(ROOT)) for p in paths if not p.is_file()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_a_number_of_the_paper_is_not_typed_as_ours(page):
+    """Accuracies with an interval are ours, and only a cell that reads a record may print one."""
+    text = re.sub(r"```\{code-cell\}.*?\n```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    assert not re.findall(r"\d+\.\d+ ?%? \(\d+\.\d+ to \d+\.\d+\)", text)

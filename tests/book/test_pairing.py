@@ -1,0 +1,85 @@
+"""Each notebook is there twice, and the two agree: .py (edited), .ipynb (generated, executed)."""
+
+import re
+from pathlib import Path
+
+import jupytext
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+MAX_BYTES = 300_000
+MAX_IGNORED = 1 / 3  # share of code cells whose outputs nbval may not compare
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\-])(?:/(?:[\w.-]+/)+[\w.-]+|[A-Z]:\\\w+)")
+DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]+")
+
+
+def cells(nb):
+    """What must be equal in both files: each cell's type, text and tags."""
+    return [(c.cell_type, c.source.rstrip(), tuple(c.metadata.get("tags", []))) for c in nb.cells]
+
+
+def code_cells(path):
+    """The non-empty code cells of the notebook at `path`."""
+    return [c for c in jupytext.read(path).cells if c.cell_type == "code" and c.source.strip()]
+
+
+def output_texts(cell):
+    """Every text that a reader of the cell's outputs sees."""
+    for out in cell.outputs:
+        yield out.get("text", "")
+        for kind, data in out.get("data", {}).items():
+            if kind.startswith("text/"):
+                yield DATA_URI.sub("", data)
+
+
+def test_every_notebook_is_there_twice():
+    sources = {p.stem for p in FOLDER.glob("*.py") if p.name != "conftest.py"}
+    assert NOTEBOOKS
+    assert sources == {p.stem for p in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+class TestNotebook:
+    def test_stem_cannot_be_imported(self, path):
+        assert path.stem[0].isdigit(), (
+            "the kernel runs in this folder: a stem like a module's name would shadow it"
+        )
+
+    def test_pair_in_sync(self, path):
+        assert cells(jupytext.read(path)) == cells(jupytext.read(path.with_suffix(".py"))), (
+            "run `make notebooks`"
+        )
+
+    def test_kernel_is_named(self, path):
+        assert jupytext.read(path).metadata["kernelspec"]["name"] == "python3"
+
+    def test_executed_in_order(self, path):
+        counts = [c.execution_count for c in code_cells(path)]
+        assert counts == list(range(1, len(counts) + 1)), "run `make notebooks`"
+
+    def test_no_error_outputs(self, path):
+        bad = [
+            i
+            for i, c in enumerate(code_cells(path))
+            if any(o.output_type == "error" for o in c.outputs)
+        ]
+        assert not bad
+
+    def test_small_enough(self, path):
+        assert path.stat().st_size <= MAX_BYTES
+
+    def test_outputs_name_no_path_or_address(self, path):
+        texts = [t for c in code_cells(path) for t in output_texts(c)]
+        assert not [m.group() for t in texts for m in ABSOLUTE_PATH.finditer(t)]
+        assert not [t for t in texts if re.search(r" at 0x[0-9a-f]{6,}", t)]
+
+    def test_most_outputs_are_compared(self, path):
+        tags = [c.metadata.get("tags", []) for c in code_cells(path)]
+        ignored = sum("nbval-ignore-output" in t or "nbval-skip" in t for t in tags)
+        assert ignored <= MAX_IGNORED * len(tags)
+
+    def test_has_parameters(self, path):
+        assert any("parameters" in c.metadata.get("tags", []) for c in code_cells(path)), (
+            "papermill needs the cell"
+        )

@@ -1,0 +1,1 @@
+"""Tests of `ld3m_min.commands`."""

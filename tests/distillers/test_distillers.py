@@ -1,0 +1,151 @@
+"""The distillers' steps.
+
+All classes at once, on the draws of each by itself; no graph and no waiting where none is needed.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ld3m_min.augment import DSA
+from ld3m_min.distillers import DC, DM, dc, distribution_matching_loss, gradient_matching_distance
+from ld3m_min.distillers.student import inner_batches, train_student
+from ld3m_min.io.seeds import seeded
+from ld3m_min.networks import build_network, flat_parameters
+from ld3m_min.presets import preset
+
+
+@pytest.fixture(scope="module")
+def learned(digits):
+    """Two images of classes 3 and 7, one of class 5, not in order; (images, labels)."""
+    labels = torch.tensor([7, 3, 5, 3, 7])
+    return torch.cat(
+        [digits.train.sample_class(k, 1, seeded(0, i)) for i, k in enumerate(labels.tolist())]
+    ), labels
+
+
+def by_class(distiller, images, labels, iteration):
+    """The step as sections 2.1 states it: each class drawn, augmented and passed by itself."""
+    leaf, total = images.clone().requires_grad_(), 0.0
+    network = distiller.network(iteration)
+    for label in (3, 5, 7):
+        real, synthetic = distiller.pair(leaf[labels == label], label, iteration)
+        if isinstance(distiller, DM):
+            loss = distribution_matching_loss(network.requires_grad_(False), real, synthetic)
+        else:
+
+            def gradients(x, label=label, **kwargs):
+                loss = torch.nn.functional.cross_entropy(network(x), torch.full((len(x),), label))
+                return torch.autograd.grad(loss, list(network.parameters()), **kwargs)
+
+            grads_real = gradients(real)
+            loss = gradient_matching_distance(gradients(synthetic, create_graph=True), grads_real)
+        total = total + loss.detach()
+        loss.backward(inputs=[leaf])
+    return total, leaf.grad
+
+
+@pytest.mark.parametrize(
+    "network", [{}, {"norm": "batch"}, {"name": "ViT"}], ids=["instance", "batch", "dropout"]
+)
+@pytest.mark.parametrize("kind", [DC, DM])
+def test_the_step_is_that_of_each_class_by_itself(kind, network, digits, learned):
+    """Loss and gradient of three iterations, unequal classes: 1e-4 of their size or better."""
+    config = preset("smoke", algorithm=kind.__name__)
+    distiller = kind(replace(config, network=replace(config.network, **network)), digits)
+    for iteration in range(3):
+        leaf = learned[0].clone().requires_grad_()
+        loss = distiller.step(leaf, learned[1], iteration)
+        expected, gradient = by_class(distiller, *learned, iteration)
+        assert torch.allclose(loss, expected, rtol=1e-4)
+        assert (leaf.grad - gradient).norm() <= 1e-4 * gradient.norm() and gradient.norm() > 0
+
+
+def test_pairs_are_each_classs_pair(digits, learned):
+    distiller = DM(preset("smoke"), digits)
+    for iteration in range(6):  # the families differ
+        for label, real, synthetic in distiller.pairs(*learned, iteration).by_class():
+            expected = distiller.pair(learned[0][learned[1] == label], label, iteration)
+            assert torch.equal(real, expected[0]) and torch.equal(synthetic, expected[1])
+
+
+def test_a_class_with_fewer_images_than_asked_for(digits, learned):
+    distiller = DM(replace(preset("smoke"), batch_real=10_000), digits)
+    pairs = distiller.pairs(*learned, 0)
+    assert pairs.real_counts == [
+        len(digits.train.class_positions(k)) for k in (3, 5, 7)
+    ] and pairs.synthetic_counts == [2, 1, 2]
+
+
+def test_dcs_real_side_has_no_graph(digits, learned, monkeypatch):
+    seen = []
+
+    def watch(synthetic, real, metric):
+        seen.append((any(g.requires_grad for g in real), all(g.requires_grad for g in synthetic)))
+        return gradient_matching_distance(synthetic, real, metric)
+
+    monkeypatch.setattr(dc, "gradient_matching_distance", watch)
+    DC(preset("smoke", algorithm="DC"), digits).step(
+        learned[0].clone().requires_grad_(), learned[1], 0
+    )
+    assert seen == [(False, True)] * 3
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would make a GPU's host wait.
+
+    Numbers read from tensors, and shapes that depend on values.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.masked_select,
+        )
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("steps", [2, 7])
+def test_mtts_inner_steps_never_wait(steps):
+    """Forward and backward of N steps with batches and augmentation drawn before."""
+    network, g, dsa = (
+        build_network("ConvNet", classes=3, size=16, depth=2, width=4, generator=seeded(0)),
+        seeded(1),
+        DSA(),
+    )
+    x = torch.randn(6, 3, 16, 16, generator=g).requires_grad_()
+    lr, batches = torch.tensor(0.1, requires_grad=True), inner_batches(6, steps, 2, g)
+    draws = [dsa.draw(2, 16, g).to("cpu") for _ in batches]
+    with Waits() as waits:
+        theta = train_student(
+            network,
+            flat_parameters(network),
+            x,
+            torch.tensor([0, 0, 1, 1, 2, 2]),
+            lr,
+            batches,
+            dsa,
+            draws,
+        )
+        theta.square().sum().backward()
+    assert waits.count == 0 and x.grad.norm() > 0
+
+
+@pytest.mark.parametrize("kind", [DC, DM])
+def test_waits_of_a_step_are_its_draws_alone(kind, digits, learned):
+    """One family a class, drawn on the CPU.
+
+    The labels' classes are read once for a run, not at every step.
+    """
+    distiller = kind(preset("smoke", algorithm=kind.__name__), digits)
+    distiller.step(learned[0].clone().requires_grad_(), learned[1], 0)
+    with Waits() as waits:
+        distiller.step(learned[0].clone().requires_grad_(), learned[1], 1)
+    assert waits.count == 3

@@ -1,0 +1,168 @@
+"""Records and tables: functions of files, and the query for what is missing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ld3m_min.experiments import grids, running, tables
+from ld3m_min.experiments import records as results
+from ld3m_min.presets import eval_preset
+from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
+
+
+def run_cli(*words, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "ld3m_min", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+def test_a_cell_becomes_a_record_becomes_a_row(digits, tmp_path):
+    absent = grids.missing("smoke", tmp_path / "records")
+    assert len(absent) == len(grids.grid("smoke")) and absent[0].space == "random"
+    for cell in (absent[0], next(c for c in absent if (c.space, c.algorithm) == ("pixel", "DM"))):
+        record = running.make_record(
+            cell,
+            digits,
+            records=tmp_path / "records",
+            runs=tmp_path / "runs",
+            progress=False,
+            architectures=("ConvNet", "AlexNet"),
+        )
+        assert record == json.loads((tmp_path / "records" / f"{cell.name}.json").read_text())
+        assert (
+            record["split"] == "test"
+            and record["environment"]["torch"]
+            and record["seconds"]["evaluate"] > 0
+        )
+        assert all(len(v) == eval_preset("smoke").repeats for v in record["accuracies"].values())
+    assert len(grids.missing("smoke", tmp_path / "records")) == len(absent) - 2
+    found = results.load_records(tmp_path / "records")
+    frame = tables.table(found, "digits", "smoke")
+    assert len(frame) == 2 and list(frame.columns) == [
+        "unseen",
+        "95 % interval",
+        "ConvNet",
+        "AlexNet",
+    ]
+    assert tables.table(found, "digits", "cpu").empty
+    assert tables.cell_set(cell, tmp_path / "runs").ipc == 1
+
+
+def test_committed_records_are_whole(tmp_path, monkeypatch):
+    """Each committed record belongs to the grid and names its protocol.
+
+    It holds five repeats of five networks.
+    """
+    monkeypatch.chdir(tmp_path)  # records are the project's, wherever one stands
+    assert len(results.load_records()) >= 14 and len(tables.paper_table(1))
+    for record in results.load_records():
+        cell = grids.Cell(**record["cell"])
+        assert any(cell in grids.grid(g) for g in grids.MEASURED)
+        assert len(record["accuracies"]) == 5 and all(
+            len(v) == 5 for v in record["accuracies"].values()
+        )
+        splits = {"digits": (1000, 297, 500), "imagenette": (11605, 1289, 500)}[cell.dataset]
+        assert record["split"] == "test" and tuple(record["data"]["splits"].values()) == splits
+        assert record["environment"]["device"] and record["environment"]["commit"]
+
+
+def test_command_line(tmp_path):
+    listed = run_cli("table", "--missing", "--records", "records", cwd=tmp_path)
+    assert listed.returncode == 0 and listed.stdout.count("table --run --only") == len(
+        grids.grid("digits")
+    )
+    made = run_cli("distil", "--preset", "smoke", "--space", "pixel", "--out", "o", cwd=tmp_path)
+    assert made.returncode == 0 and (tmp_path / "o" / "set" / "set.json").exists(), made.stderr
+    judged = run_cli(
+        "evaluate",
+        "o/set",
+        "--preset",
+        "smoke",
+        "--architectures",
+        "ConvNet",
+        "--repeats",
+        "2",
+        cwd=tmp_path,
+    )
+    assert judged.returncode == 0 and "95 % interval" in judged.stdout, judged.stderr
+    wrong = run_cli("distil", "--preset", "huge", cwd=tmp_path)
+    assert wrong.returncode == 2 and wrong.stderr.strip().splitlines()[-1].startswith(
+        "ld3m_min: unknown preset 'huge'"
+    )
+    assert "Traceback" not in wrong.stderr
+
+
+def test_names_are_unique_and_commands_lead_back():
+    cells = [c for cells in grids.GRIDS.values() for c in cells]
+    assert len({c.name for c in cells}) == len(cells)
+    for name, cells in grids.GRIDS.items():
+        for cell in cells:
+            words = cell.command.split()
+            assert words[words.index("--only") + 1] == cell.name
+            assert (words[words.index("--grid") + 1] if "--grid" in words else "digits") == (
+                name if name != "smoke" else "smoke"
+            )
+
+
+def test_missing_names_the_prior_first_and_only_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = grids.commands(folder=tmp_path)
+    kinds = [line.split(":")[0] for line in lines]
+    assert kinds[:10] == [c.name for c in grids.grid("digits")][:10]
+    first = kinds.index("prior imagenette-128")
+    assert (
+        kinds.count("prior imagenette-128") == 1
+        and kinds[first + 1] == "imagenette-nette-random-none-ipc1"
+    )
+    assert "train-prior --preset imagenette-128 --device cuda --max-seconds 540" in lines[first]
+    assert [k for k in kinds if "MTT-ipc1-T" in k] == [
+        f"imagenette-nette-ld3m-MTT-ipc1-T{n}" for n in (5, 20, 40, 80)
+    ]
+    made = tmp_path / grids.prior_folder("imagenette-128") / "model"
+    made.mkdir(parents=True)
+    (made / "model_index.json").write_text("{}")
+    assert grids.prior_path("imagenette-128") == grids.prior_folder("imagenette-128") / "model"
+    assert grids.prior_path("digits") == "digits" and grids.prior_path("some/where") == "some/where"
+    assert not [line for line in grids.commands(folder=tmp_path) if line.startswith("prior")]
+    monkeypatch.setattr(grids, "RECORDS", tmp_path / "data" / "records")
+    kept = tmp_path / "data" / "priors" / "kept"
+    kept.mkdir(parents=True)
+    assert grids.prior_path("kept") == "kept"  # an empty folder is no prior
+    (kept / "model_index.json").write_text("{}")
+    assert grids.prior_path("kept") == kept
+
+
+def test_variants_change_what_they_say():
+    def config(variant):
+        return grids.Cell("imagenette", "nette", "ld3m", "MTT", 1, variant=variant).config()
+
+    base = config("")
+    assert (
+        base.sampler.steps == 10
+        and base.sampler.residual == PUBLIC_RESIDUAL
+        and base.prior == "imagenette-128"
+    )
+    assert [config(f"T{n}").sampler.steps for n in (5, 20, 40, 80)] == [5, 20, 40, 80]
+    assert config("no-residual").sampler.residual.into == "none" and config("no-residual").learn_z
+    assert config("c-only").sampler.residual.into == "none" and not config("c-only").learn_z
+    assert config("equation-6").sampler.residual == PAPER_RESIDUAL
+    assert config("256px").size == 256 and config("256px").sampler.steps == 20
+    assert config("random-prior") == base
+
+
+@pytest.mark.parametrize("number, rows", [(1, 90), (2, 36), (3, 42), (4, 20)])
+def test_paper_tables(number, rows):
+    assert len(tables.paper_table(number)) == rows
+
+
+def test_unknown_grid_and_cell():
+    with pytest.raises(ValueError, match="choose digits"):
+        grids.grid("imagenet21k")
+    with pytest.raises(ValueError, match="has no cell"):
+        running.run_grid("smoke", only="nothing")
