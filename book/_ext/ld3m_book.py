@@ -1,5 +1,8 @@
-"""What the built book needs beyond Jupyter Book: MathJax beside the pages, docstrings as plain text, a bibliography whose
-labels are those of the citations, and two repairs."""
+"""What the built book needs beyond Jupyter Book.
+
+MathJax beside the pages, docstrings as plain text, a bibliography whose labels are those of the
+citations, and two repairs.
+"""
 
 import re
 from importlib.util import find_spec
@@ -18,9 +21,16 @@ class AuthorYearLabels(BaseLabelStyle):
     """Label an entry as the text cites it: "Moser et al., 2024"."""
 
     def format_labels(self, sorted_entries):
+        """The label of each entry, in their order."""
         for entry in sorted_entries:
             names = [" ".join(p.prelast_names + p.last_names) for p in entry.persons["author"]]
-            who = names[0] if len(names) == 1 else " and ".join(names) if len(names) == 2 else f"{names[0]} et al."
+            who = (
+                names[0]
+                if len(names) == 1
+                else " and ".join(names)
+                if len(names) == 2
+                else f"{names[0]} et al."
+            )
             yield f"{who}, {entry.fields['year']}"
 
 
@@ -31,7 +41,10 @@ class AuthorYearStyle(PlainStyle):
 
 
 def _dedupe_scripts(app, pagename, templatename, context, doctree):
-    """One copy of each inline script: sphinx-thebe puts a `const` twice, which is an error in every page's console."""
+    """One copy of each inline script.
+
+    sphinx-thebe puts a `const` twice, which is an error in every page's console.
+    """
     seen, out = set(), []
     for js in context.get("script_files", []):
         body = getattr(js, "attributes", {}).get("body")
@@ -44,7 +57,7 @@ def _dedupe_scripts(app, pagename, templatename, context, doctree):
 
 
 def _singlehtml_nodes(app):
-    """Let `--builder singlehtml` (for printing) know the nodes that extensions registered for html only."""
+    """Let `--builder singlehtml` (for printing) know the nodes that extensions have for html."""
     handlers = app.registry.translation_handlers
     handlers["singlehtml"] = {**handlers.get("html", {}), **handlers.get("singlehtml", {})}
 
@@ -56,20 +69,25 @@ def _copy_mathjax(app, exc):
     src = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
     dst = Path(app.outdir) / "_static" / "mathjax"
     for part in MATHJAX_PARTS:
-        copy_asset(str(src / part), str((dst / part).parent if part.endswith(".js") else dst / part))
+        copy_asset(
+            str(src / part), str((dst / part).parent if part.endswith(".js") else dst / part)
+        )
 
 
 def _plain_docstring(app, what, name, obj, options, lines):
     """Let docstrings write |x| and a * b: outside of backticks, neither is markup."""
     for i, line in enumerate(lines):
         parts = re.split(r"(`[^`]*`)", line)
-        lines[i] = "".join(p if p.startswith("`") else re.sub(r"(?<!\\)([*|])", r"\\\1", p) for p in parts)
+        lines[i] = "".join(
+            p if p.startswith("`") else re.sub(r"(?<!\\)([*|])", r"\\\1", p) for p in parts
+        )
 
 
 def setup(app):
     """Register the hooks and the bibliography style."""
     register_plugin("pybtex.style.formatting", "author_year", AuthorYearStyle)
-    app.connect("autodoc-process-docstring", _plain_docstring, priority=400)  # before napoleon adds its own markup
+    # before napoleon adds its own markup
+    app.connect("autodoc-process-docstring", _plain_docstring, priority=400)
     app.connect("build-finished", _copy_mathjax)
     app.connect("html-page-context", _dedupe_scripts, priority=900)
     app.connect("builder-inited", _singlehtml_nodes)

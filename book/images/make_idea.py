@@ -2,7 +2,8 @@
 
 usage: python book/images/make_idea.py     (writes beside itself; the same bytes every time)
 
-The drawing stands on a white panel, so it reads alike in light and dark mode, and is narrow enough for a phone.
+The drawing stands on a white panel, so it reads alike in light and dark mode, and is narrow enough
+for a phone.
 """
 
 from pathlib import Path
@@ -58,15 +59,17 @@ def path(points, *, colour=INK, width=2.5, dash=None, head=True):
     d = "M" + " L".join(f"{x} {y}" for x, y in points)
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
     end = f' marker-end="url(#head-{colour[1:]})"' if head else ""
-    add(f'<path d="{d}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"{dashed}{end}/>')
+    style = f'fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"'
+    add(f'<path d="{d}" {style}{dashed}{end}/>')
 
 
 def markers():
     """One arrow head for each colour of line."""
     for colour in (INK, RESIDUAL, GRADIENT, LEARNED[1], DATA[1]):
-        size = 'viewBox="0 0 10 10" refX="8.5" refY="5" markerWidth="12" markerHeight="12" markerUnits="userSpaceOnUse"'
+        size = 'viewBox="0 0 10 10" refX="8.5" refY="5" markerWidth="12" markerHeight="12"'
         triangle = f'<path d="M0 0 L10 5 L0 10 z" fill="{colour}"/>'
-        add(f'<marker id="head-{colour[1:]}" {size} orient="auto">{triangle}</marker>')
+        units = 'markerUnits="userSpaceOnUse" orient="auto"'
+        add(f'<marker id="head-{colour[1:]}" {size} {units}>{triangle}</marker>')
 
 
 def idea():
@@ -138,7 +141,11 @@ def idea():
         text(30, 720 + 24 * i, line, size=18, weight=600, fill=GRADIENT, anchor="start")
 
     # legend
-    for x, colours, label in ((34, LEARNED, "learned"), (170, FROZEN, "pre-trained, frozen"), (404, DATA, "given")):
+    for x, colours, label in (
+        (34, LEARNED, "learned"),
+        (170, FROZEN, "pre-trained, frozen"),
+        (404, DATA, "given"),
+    ):
         rectangle(x, 856, 26, 20, colours, radius=4, width=2)
         text(x + 36, 873, label, size=18, anchor="start")
     add("</svg>")
@@ -146,7 +153,7 @@ def idea():
 
 
 def favicon(size=64):
-    """Noise on the left, a clean square on the right: one picture for the way from one to the other."""
+    """Noise on the left, a clean square on the right: the way from one to the other."""
     image = Image.new("RGBA", (size, size), (0, 0, 0, 0))
     draw = ImageDraw.Draw(image)
     draw.rounded_rectangle((0, 0, size - 1, size - 1), radius=14, fill="#1f5fa8")
