@@ -1,16 +1,31 @@
 # Everything runs in .venv, which `make setup` builds. No recipe uses a pipe, so no failure is hidden by one.
 #   make book PYTHON=python3.12      another interpreter for the virtual environment
+#   make setup CONSTRAINTS=          the newest dependencies, not those that are known to work
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SOURCES := $(sort $(wildcard notebooks/[0-9]*.py))
+# what `make check` runs: tests of a few seconds that touch most of the package
+FAST   := $(addprefix tests/,book data/test_subsets.py distillers io/test_checkpoints.py io/test_stop.py \
+  parity prior/test_class_matching.py prior/test_losses.py test_augment.py test_config.py \
+  test_networks.py test_sampler.py test_synthetic.py trust/test_labels.py trust/test_values.py) \
+  --ignore=tests/parity/test_networks.py --ignore=tests/book/test_links.py
+
+# what is read and not run
+define STATIC
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/ruff" check .
+	"$(BIN)/lint-imports" --no-cache
+	"$(BIN)/mypy" -p ld3m_min
+endef
 
 # the environment's own kernel, whatever kernelspecs the user has
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test test-matrix mutations bench soak notebooks table table-run clean
+.PHONY: help setup check book test test-matrix mutations bench soak notebooks table table-run clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -32,8 +47,12 @@ $(STAMP): pyproject.toml constraints.txt
 	    echo "error: the venv module failed; on Debian and Ubuntu install the package python3-venv, then repeat" >&2; exit 1; }; \
 	fi
 	@echo "==> installing (PyTorch is the largest part; a few minutes the first time)"
-	"$(BIN)/python" -m pip install --disable-pip-version-check -c constraints.txt -e '.[notebooks,book,test]'
+	"$(BIN)/python" -m pip install --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS)) -e '.[notebooks,book,test]'
 	@touch "$(STAMP)"
+
+check: $(STAMP)  ## before each commit, under a minute: format, lint, imports, types, fast tests
+	$(STATIC)
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest $(FAST)
 
 book: $(STAMP)  ## distil once (the quickstart), build the book, print the accuracies
 	@mkdir -p runs
@@ -44,17 +63,17 @@ book: $(STAMP)  ## distil once (the quickstart), build the book, print the accur
 	@echo "==> 3/3 the result"
 	@"$(BIN)/python" tools/print_summary.py
 
-test: $(STAMP)  ## everything that must hold: lint, unit tests, notebooks, the book and its links
-	@echo "==> 1/5 ruff"
-	"$(BIN)/ruff" check .
+test: $(STAMP)  ## everything that must hold: lint, types, unit tests, notebooks, the book and its links
+	@echo "==> 1/5 ruff, imports, types"
+	$(STATIC)
 	@echo "==> 2/5 unit tests"
-	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest tests --ignore=tests/test_links.py -n auto --dist worksteal
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest tests --ignore=tests/book/test_links.py -n auto --dist worksteal
 	@echo "==> 3/5 notebooks, outputs compared with the committed ones"
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest --nbval notebooks/ -n auto --dist loadfile
 	@echo "==> 4/5 building the book"
 	"$(BIN)/jupyter-book" build . --all -W -n --keep-going
 	@echo "==> 5/5 the built book: links, pages, offline reading"
-	LD3M_BOOK=1 "$(BIN)/python" -m pytest tests/test_links.py
+	LD3M_BOOK=1 "$(BIN)/python" -m pytest tests/book/test_links.py
 	@echo "==> all passed"
 
 test-matrix: $(STAMP)  ## the numeric tests under each instruction set and number of threads that this machine has
@@ -82,6 +101,6 @@ table-run: $(STAMP)  ## make the records that are missing (resumable, up to an h
 	"$(BIN)/python" -m ld3m_min table --run
 
 clean:  ## remove built pages, the quickstart's outputs and caches (keeps .venv and your other runs)
-	rm -rf _build runs/quickstart runs/quickstart.ipynb .pytest_cache .ruff_cache build
+	rm -rf _build runs/quickstart runs/quickstart.ipynb .pytest_cache .ruff_cache .mypy_cache build
 	find ld3m_min notebooks tests tools book -name __pycache__ -type d -prune -exec rm -rf {} +
 	find notebooks book -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
