@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # what a type checker sees of the names that `__getattr__` lo
     from ld3m_min.augment import DSA as DSA
     from ld3m_min.config import DistilConfig as DistilConfig
     from ld3m_min.config import EvalConfig as EvalConfig
+    from ld3m_min.coresets import select as select
     from ld3m_min.data import load_data as load_data
     from ld3m_min.networks import build_network as build_network
     from ld3m_min.presets import eval_preset as eval_preset
@@ -40,6 +41,7 @@ _HOME = {
     "EvalConfig": "config",
     "distil": "run",
     "SyntheticSet": "synthetic",
+    "select": "coresets",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -114,9 +114,14 @@ def card(contents: SetContents) -> str:
     c, n = contents.recipe["config"], contents.recipe["normalisation"]
     mean, std = ([round(v, 4) for v in n[k]] for k in ("mean", "std"))
     count, ipc = len(contents.labels), len(contents.labels) // len(contents.classes)
+    how = f"distilled by {c['algorithm']} in {c['space']} space"
+    if "selection" in contents.recipe:
+        how = f"chosen by {in_card(contents.recipe['selection']['method'])}"
+    elif not contents.history:
+        how = f"the initial images of {c['space']} space, not distilled"
     return (
         "---\ntask_categories: [image-classification]\ntags: [dataset-distillation]\n---\n"
-        f"# {in_card(c['dataset'])}, distilled by {c['algorithm']} in {c['space']} space\n\n"
+        f"# {in_card(c['dataset'])}, {how}\n\n"
         f"{count} images ({ipc} per class) of {c['size']} px, {len(contents.history)} iterations, "
         f"seed {c['seed']}.\n\n"
         f"Train on `images/` with the labels of `metadata.jsonl`; normalise with mean {mean} and "
