@@ -30,6 +30,7 @@ from ld3m_min.run import Progress, distil
 from ld3m_min.synthetic import SyntheticSet
 
 SNAPSHOTS = "course"  # folder of a run, and end of a picture's name; records name it so
+SEEDS_APART = 1000  # between the draws of one seed and those of the next
 
 
 @dataclass(frozen=True)
@@ -140,14 +141,16 @@ def make_record(
 def _draw(config: DistilConfig, data: DataSplits, repeats: int, device: str | torch.device) -> Made:
     """The random baseline: sets of real images, drawn anew for each repeat.
 
+    Cells of other seeds share none of them, so that they can be compared as units.
+
     Args:
-        config: of no iterations; its seed is the first set's.
+        config: of no iterations.
         data: on the device.
         repeats: how many sets.
         device: where the data is.
     """
     began = time.monotonic()
-    draws = [replace(config, seed=config.seed + r) for r in range(repeats)]
+    draws = [replace(config, seed=SEEDS_APART * config.seed + r) for r in range(repeats)]
     sets = [distil(c, data=data, device=device, progress=False) for c in draws]
     return Made(sets, (), 0.0, time.monotonic() - began)
 

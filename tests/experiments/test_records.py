@@ -8,8 +8,9 @@ import pytest
 
 from ld3m_min.experiments import grids, running, tables
 from ld3m_min.experiments import records as results
-from ld3m_min.presets import eval_preset
+from ld3m_min.presets import eval_preset, preset
 from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
+from ld3m_min.run import random_real
 
 
 def run_cli(*words, cwd):
@@ -166,3 +167,17 @@ def test_unknown_grid_and_cell():
         grids.grid("imagenet21k")
     with pytest.raises(ValueError, match="has no cell"):
         running.run_grid("smoke", only="nothing")
+
+
+def test_random_sets_of_two_seeds_have_none_in_common(digits, monkeypatch):
+    """Seed 0 draws as the committed records say: its repeats are the seeds 0, 1, 2, ..."""
+    drawn, made = {}, random_real(preset("smoke"), data=digits)
+    for seed in (0, 1):
+        asked = []
+        monkeypatch.setattr(
+            running, "distil", lambda c, asked=asked, **options: asked.append(c) or made
+        )
+        config = preset("smoke", space="pixel", iterations=0, seed=seed)
+        running._draw(config, digits, 4, "cpu")
+        drawn[seed] = {c.seed for c in asked}
+    assert drawn[0] == {0, 1, 2, 3} and not drawn[0] & drawn[1]
