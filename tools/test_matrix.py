@@ -34,6 +34,8 @@ NUMERIC = (
     "determinism",
     "checkpoints",
 )
+# shapes are checked by `make test`; here it is the numbers
+PLAIN = ("-o", "addopts=-q", "-p", "no:cacheprovider")
 SETTINGS = {  # name -> (environment, flags of the processor that it needs)
     "threads-1": ({"OMP_NUM_THREADS": "1"}, ()),
     "threads-2": ({"OMP_NUM_THREADS": "2"}, ()),
@@ -88,7 +90,7 @@ def main(names):
         )
         began = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", *files(), *together, "-p", "no:cacheprovider"],
+            [sys.executable, "-m", "pytest", *files(), *together, *PLAIN],
             cwd=ROOT,
             check=False,
             env={"OMP_NUM_THREADS": "1", **os.environ, **changes},
