@@ -195,13 +195,17 @@ class Checkpointer:
                 f"cannot write checkpoint {step} in {folder}: {why(error)}; earlier checkpoints "
                 "are intact, and the same command goes on from the last of them"
             ) from error
+        self._tidy(place, keep)
+
+    def _tidy(self, newest: Path, keep: int | None) -> None:
+        """Drop what is later than the newest checkpoint, what is too old, and what a kill left."""
         found = self._places()
-        gone = [p for p in found if p > place]
+        gone = [p for p in found if p > newest]
         if keep is not None:
-            gone += [p for p in found if p <= place][:-keep]
+            gone += [p for p in found if p <= newest][:-keep]
         for old in gone:
             shutil.rmtree(old, ignore_errors=True)
-        sweep(folder)
+        sweep(newest.parent)
 
     def load(
         self,
@@ -242,6 +246,8 @@ class Checkpointer:
                     f"{found.step}:\n  {listed}",
                     stacklevel=2,
                 )
+            elif self.identity is not None:  # a kill may have come between writing and tidying
+                self._tidy(place, self._keep)
             self._before = _seconds(found)
             self._began = self._saved = time.monotonic()
             return found

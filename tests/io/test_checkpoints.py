@@ -77,3 +77,13 @@ def test_a_second_process_is_refused(tmp_path):
         raise AssertionError("both hold the lock")
     with locked(tmp_path):
         assert (tmp_path / ".lock").exists()
+
+
+def test_what_a_kill_left_between_writing_and_tidying_goes_at_the_next_start(tmp_path):
+    for step in (1, 2, 3):
+        Checkpointer(tmp_path, {}, keep=None).save(step, tensors(step))
+    (tmp_path / f".tmp-{'0' * 32}").mkdir()
+    assert Checkpointer(tmp_path, None).load().step == 3  # somebody looks: nothing is touched
+    assert len(list(tmp_path.iterdir())) == 4
+    assert Checkpointer(tmp_path, {}).load().step == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
