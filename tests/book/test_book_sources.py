@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
-PAGES = sorted(p for p in BOOK.rglob("*.md") if "_assets" not in p.parts)
+PAGES = sorted(p for p in BOOK.rglob("*.md") if not {"_assets", "_data"} & set(p.parts))
 
 
 def modules():
