@@ -163,9 +163,11 @@ class Folder:
         Raises:
             InputError: what is kept of it is damaged.
         """
-        found = self.checkpoints(job).load()
+        checkpoints = self.checkpoints(job)
+        found = checkpoints.load()
         if found is None or "accuracies" not in found.notes:
             return None
+        checkpoints.drop_older(found)
         return [float(v) for v in found.notes["accuracies"]]
 
 

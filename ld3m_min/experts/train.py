@@ -91,6 +91,8 @@ def train_experts(
                     f"{kept} of {len(buffer)} experts are finished and saved, the running ones up "
                     "to their last epoch"
                 )
+        for left in (folder / "parts").glob("experts-*"):  # of groups whose files are all written
+            Checkpointer(left, None).clear()
     return buffer
 
 
@@ -99,6 +101,8 @@ def _finished(folder: Path, config: DistilConfig, data: DataSplits) -> ExpertBuf
     if not (folder / "experts.json").exists():
         return None
     buffer = ExpertBuffer.open(folder)
+    if any((folder / "parts").glob("experts-*")):  # a kill came before they were removed
+        return None
     try:
         buffer.check(config, data)
     except InputError:  # to be finished, or to be refused with the folder held

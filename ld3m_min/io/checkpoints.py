@@ -275,6 +275,15 @@ class Checkpointer:
             self._check_identity(of)
             yield found
 
+    def drop_older(self, newest: Checkpoint) -> None:
+        """Remove what a kill left beside the checkpoint of finished work.
+
+        Args:
+            newest: that checkpoint.
+        """
+        if self.folder is not None:
+            self._tidy(self.folder / f"step-{newest.step:08d}", 1)
+
     def clear(self) -> None:
         """Remove all checkpoints: the work is finished, and its result is elsewhere."""
         if self.folder is not None:

@@ -5,6 +5,7 @@ The same draws and results as one after the other, whatever stops them; groups, 
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,7 +235,10 @@ def test_others_folders_are_refused_and_damage_is_named(digits, real, tmp_path):
     other = type(real)(real.images() * 0.5, real.labels, real.classes)
     with pytest.raises(ValueError, match=r"another evaluation(.|\n)*set: "):
         evaluate(other, digits, ("ConvNet",), config=config, out=tmp_path)
-    (file,) = tmp_path.glob("ConvNet-000-000/step-*/manifest.json")
+    job = tmp_path / "ConvNet-000-000"  # an older checkpoint that a kill left goes
+    shutil.copytree(job / "step-00000001", job / "step-00000000")
+    evaluate(real, digits, ("ConvNet",), config=config, out=tmp_path)
+    (file,) = job.glob("step-*/manifest.json")
     found = json.loads(file.read_text())
     for text in (json.dumps(found | {"notes": {"accuracies": [0.99]}}), "{", "[]"):
         file.write_text(text)

@@ -237,3 +237,13 @@ def test_a_flipped_or_missing_byte_is_always_named(shared, data):
         assert "expert-00000.safetensors" in str(error) and "remove it" in str(error)
     finally:
         shared.file(0).write_bytes(whole)
+
+
+def test_parts_that_a_kill_left_beside_finished_experts_go(config, digits, tmp_path):
+    whole = train_experts(config, digits, tmp_path, progress=False)
+    theta = {"theta": whole.read(0, (1,))}
+    Checkpointer(tmp_path / "parts" / "experts-00000-00000", {}, keep=None).save(1, theta)
+    before = [whole.file(i).read_bytes() for i in range(2)]
+    again = train_experts(config, digits, tmp_path, progress=False)
+    assert not list((tmp_path / "parts").iterdir())
+    assert [again.file(i).read_bytes() for i in range(2)] == before
