@@ -21,13 +21,16 @@ from ld3m_min.sampler import SamplerConfig
 
 Algorithm = Literal["DC", "DM", "MTT"]
 SpaceName = Literal["pixel", "autoencoder", "ld3m"]
-Architecture = Literal["ConvNet", "AlexNet", "VGG11", "ResNet18", "ViT"]
+Architecture = Literal["ConvNet", "AlexNet", "VGG11", "ResNet18", "ViT", "MLP", "ResNet10"]
 Norm = Literal["instance", "batch", "layer", "none"]
 Normalisation = Literal["shared", "reference-mismatch"]
 
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 SPACES: tuple[SpaceName, ...] = get_args(SpaceName)
-ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+# of the paper's tables: the first distils, the others are its unseen ones
+ARCHITECTURES: tuple[Architecture, ...] = ("ConvNet", "AlexNet", "VGG11", "ResNet18", "ViT")
+# of every choice, so that none of the unseen ones takes part in it
+VALIDATORS: tuple[Architecture, ...] = ("ConvNet", "MLP", "ResNet10")
 DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
 
 
@@ -231,7 +234,8 @@ class EvalConfig:
     batch: int = 256
     lr: dict[str, float] = field(
         default_factory=lambda: {"default": 0.001, "VGG11": 0.0001},
-        metadata={"keys": ("default", *ARCHITECTURES)},  # the options that the command line has
+        # the options that the command line has
+        metadata={"keys": ("default", *get_args(Architecture))},
     )
     momentum: float = 0.9
     weight_decay: float = 5e-4

@@ -28,9 +28,10 @@ from ld3m_min.errors import InputError
 from ld3m_min.io.digests import digest
 from ld3m_min.io.values import from_dict, within
 from ld3m_min.sampler import SamplerConfig
+from ld3m_min.systems import SYSTEMS
 
 RULED_BY = ("algorithm", "space", "ipc", "size")  # what other values of a preset depend on
-Key = str | tuple[str, str] | tuple[str, str, int]  # algorithm, space, images per class
+Key = str | tuple[str, str] | tuple[str, str, int]  # algorithm, system or space, images per class
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class Preset:
     Attributes:
         distil: the distillation.
         evaluation: the evaluation of what it makes.
-        lr: learning rate of the distillation by (algorithm, space, IPC), (algorithm, space) or
-            algorithm, whichever is found first; else that of `distil`.
+        lr: learning rate of the distillation by (algorithm, system, IPC), (algorithm, system) or
+            algorithm, whichever is found first; else that of `distil`. A system that has none
+            takes its space's.
         iterations: number of them, looked up as `lr` is.
         distil_at: what changes in the distillation at some image size, in pixels.
         evaluation_at: what changes in the evaluation at some number of images per class.
@@ -137,6 +139,55 @@ PRESETS: dict[str, Preset] = {
         about="as paper, with 1,000 iterations and 100 experts",
     ),
     "paper": _PAPER,
+    "photos": Preset(
+        DistilConfig(
+            dataset="imagenette",
+            size=64,
+            iterations=100,
+            batch_real=64,
+            prior="imagenette-64",
+            network=NetworkConfig(width=64),
+            plan=AUTO,
+            mtt=MTTConfig(
+                experts=5,
+                train_epochs=8,
+                expert_lr=0.02,
+                expert_batch=64,
+                expert_epochs=2,
+                max_start_epoch=5,
+                steps=10,
+                lr=0.02,
+                lr_lr=1e-5,
+            ),
+            checkpoint_every=20,
+        ),
+        EvalConfig(
+            epochs=150,
+            width=32,
+            repeats=3,
+            ema=0.967,
+            lr={"default": 0.01, "AlexNet": 0.01, "VGG11": 0.003, "ResNet18": 0.03, "ViT": 0.001},
+        ),
+        lr={"DC": 1.0, "DM": 0.3, "MTT": 30.0},
+        evaluation_at={10: {"epochs": 60, "batch": 50, "ema": 0.917}},
+        about="ImageNette at 64 px on two CPU cores; widths, epochs, experts and iterations are "
+        "shrunk",
+    ),
+    "photos-smoke": Preset(
+        DistilConfig(
+            dataset="imagenette",
+            size=64,
+            iterations=2,
+            batch_real=4,
+            prior="imagenette-64-smoke",
+            network=NetworkConfig(width=8),
+            sampler=SamplerConfig(steps=2),
+            mtt=MTTConfig(experts=1, train_epochs=1, expert_epochs=1, max_start_epoch=0, steps=2),
+            checkpoint_every=1,
+        ),
+        EvalConfig(epochs=1, repeats=1, width=8),
+        about="two iterations of photos; shows that its commands run, measures nothing",
+    ),
     "nette": Preset(
         replace(
             _PAPER.distil,
@@ -156,7 +207,7 @@ PRESETS: dict[str, Preset] = {
             _PAPER.distil,
             iterations=2,
             batch_real=4,
-            prior="imagenette-128-cpu",
+            prior="imagenette-128-smoke",
             network=NetworkConfig(width=8),
             sampler=SamplerConfig(steps=2),
             checkpoint_every=1,
@@ -198,12 +249,12 @@ def _known(kind: type[DistilConfig] | type[EvalConfig], names: Mapping[str, Any]
 def preset(
     name: str, *, algorithm: str = "DM", space: str = "ld3m", **overrides: Any
 ) -> DistilConfig:
-    """The named preset for one algorithm and space.
+    """The named preset for one algorithm and system.
 
     Args:
         name: a key of `PRESETS`.
         algorithm: what is matched.
-        space: what is learned.
+        space: what is learned: a space, or a system of :mod:`ld3m_min.systems`.
         **overrides: fields of :class:`~ld3m_min.config.DistilConfig` that are set as they are.
 
     Raises:
@@ -211,17 +262,24 @@ def preset(
     """
     chosen = _preset(name)
     within(algorithm, ALGORITHMS, "algorithm")
-    within(space, SPACES, "space")
+    within(space, tuple(dict.fromkeys((*SPACES, *SYSTEMS))), "space")
     _known(DistilConfig, overrides)
     asked = {"ipc": 1, "size": chosen.distil.size} | dict(chosen.changes) | overrides
-    values: dict[str, Any] = {"algorithm": algorithm, "space": space}
+    system = SYSTEMS.get(space)
+    kind = space if system is None else system.space
+    values: dict[str, Any] = {"algorithm": algorithm, "space": kind}
     tables: dict[str, Mapping[Key, float]] = {"lr": chosen.lr, "iterations": chosen.iterations}
-    keys: tuple[Key, ...] = ((algorithm, space, asked["ipc"]), (algorithm, space), algorithm)
+    ipc = asked["ipc"]
+    keys: list[Key] = [(algorithm, space, ipc), (algorithm, kind, ipc)]
+    keys += [(algorithm, space), (algorithm, kind), algorithm]
     for field_name, table in tables.items():
         if found := [table[key] for key in keys if key in table]:
             values[field_name] = found[0]
     at_size = chosen.distil_at.get(asked["size"], {})
-    fields = to_dict(replace(chosen.distil, **values | at_size))
+    below = replace(chosen.distil, **values | at_size)
+    if system is not None and system.residual is not None:
+        below = replace(below, sampler=replace(below.sampler, residual=system.residual))
+    fields = to_dict(below)
     made = from_dict(DistilConfig, joined(fields, chosen.changes, DistilConfig))
     return replace(made, **overrides)
 

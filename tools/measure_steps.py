@@ -35,7 +35,7 @@ def main(records=RECORDS, runs=RUNS):
     file, data = records / "steps-digits.json", load_data("digits")
     prior = LatentDiffusionPrior.from_pretrained("digits")
     protocol = eval_preset("cpu", repeats=REPEATS)
-    for space in ("pixel", "autoencoder", "ld3m"):
+    for space in ("pixel", "autoencoder", "ld3m-code"):
         config = Cell("digits", "cpu", space, "DM", 1).config()
         folder = runs / space / "snapshots"
         keep = snapshot_callback(folder, config.iterations)
@@ -48,7 +48,7 @@ def main(records=RECORDS, runs=RUNS):
     record = read_json(file) if file.exists() else empty
     done = {(p["T"], p["residual"]) for p in record["points"]}
     for variant in VARIANTS:
-        config = Cell("digits", "cpu", "ld3m", "DM", 1, variant=variant).config()
+        config = Cell("digits", "cpu", "ld3m-code", "DM", 1, variant=variant).config()
         steps, residual = config.sampler.steps, config.sampler.residual != NO_RESIDUAL
         if (steps, residual) in done:
             continue

@@ -13,14 +13,18 @@ from ld3m_min.config import DistilConfig
 from ld3m_min.data.loading import load_data
 from ld3m_min.errors import InputError
 from ld3m_min.experiments.grids import RECORDS
-from ld3m_min.experiments.rate_search import rates_of, search
+from ld3m_min.experiments.network_rates import network_rates
+from ld3m_min.experiments.rate_search import PAIRS, search
 from ld3m_min.presets import PRESETS, preset, preset_with
+from ld3m_min.systems import SYSTEMS
 
 ABOUT = """Search the learning rates of a preset on held-out training images.
 
-Every try is recorded, and none made twice. All algorithms and spaces are searched unless
-`--algorithm`, `--space` or `--only` says which; `--iterations` shortens every try. A search with
-other changes of the configuration has a record of its own.
+Every system gets as many tries, from the scale of its own gradient on, until its best rate has a
+worse one on both sides. Every try is recorded, and none made twice. All algorithms and systems are
+searched unless `--algorithm`, `--space` or `--only` says which; `--iterations` shortens every try.
+A search with other changes of the configuration has a record of its own. With `--networks` the
+rates of the evaluated networks are searched, on random real images.
 """
 NO_CHANGE = ("dataset", "iterations", "algorithm", "space")  # `search` has arguments for these
 
@@ -30,13 +34,17 @@ class RateSearchOptions(LongOptions):
     """Of the run.
 
     Attributes:
-        repeats: trainings of each network that a rate is tested with.
-        only: one algorithm and space, as in "DM-ld3m".
+        seeds: distillations that a rate is tested with.
+        repeats: trainings of each network on each of them.
+        only: one algorithm and system, as in "DM-ld3m-paper"; with `--networks`, one network.
+        networks: search the rates of the evaluated networks instead.
         records: folder of the record; by default that of the project.
     """
 
+    seeds: int = 1
     repeats: int = 1
     only: str = ""
+    networks: bool = False
     records: Path | None = None
 
 
@@ -54,19 +62,27 @@ def run(call: Call[RateSearchOptions, DistilConfig]) -> None:
     data = load_data(config.dataset, size=config.size)
     best: dict[tuple[str, str], float] = {}
     changes = {k: v for k, v in call.given.items() if k not in NO_CHANGE}
+    if options.networks:
+        found = network_rates(
+            call.preset, data, records=options.records or RECORDS, only=options.only,
+            device=options.device,
+        )  # fmt: skip
+        print("\n".join(f"{name:8s} lr = {lr:g}" for name, lr in found.items()))
+        return
     with preset_with(call.preset, changes) as name:
         for only in _searched(call):
             best |= search(
                 name,
                 data,
                 records=options.records or RECORDS,
+                seeds=options.seeds,
                 repeats=options.repeats,
                 iterations=config.iterations if "iterations" in call.given else None,
                 only=only,
                 device=options.device,
             )
-    for (algorithm, space), lr in best.items():
-        print(f"{algorithm:4s} {space:12s} lr = {lr:g}")
+    for (algorithm, system), lr in best.items():
+        print(f"{algorithm:4s} {system:12s} lr = {lr:g}")
 
 
 def _searched(call: Call[RateSearchOptions, DistilConfig]) -> list[str]:
@@ -75,9 +91,9 @@ def _searched(call: Call[RateSearchOptions, DistilConfig]) -> list[str]:
     if call.options.only or not wanted:
         return [call.options.only]
     return [
-        f"{algorithm}-{space}"
-        for algorithm, space in rates_of(call.preset)
-        if wanted.items() <= {"algorithm": algorithm, "space": space}.items()
+        f"{algorithm}-{system}"
+        for algorithm, system in PAIRS
+        if wanted.items() <= {"algorithm": algorithm, "space": SYSTEMS[system].space}.items()
     ]
 
 

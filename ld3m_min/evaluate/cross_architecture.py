@@ -36,8 +36,8 @@ from ld3m_min.io.threads import side_by_side
 from ld3m_min.networks import NETWORKS, build_network
 from ld3m_min.training import group_size
 
-# architectures by the time that a training takes; others last
-_LONGEST = {"ResNet18": 0, "ViT": 1, "AlexNet": 2, "VGG11": 3, "ConvNet": 4}
+# architectures by the time that a training takes
+_LONGEST = ("ResNet18", "ResNet10", "ViT", "AlexNet", "VGG11", "ConvNet", "MLP")
 
 
 @runtime_checkable
@@ -236,7 +236,7 @@ def _side_by_side(
     together = group_size(repeats, batch, size)
     jobs = plan_jobs(dict.fromkeys(architectures), repeats, together, device)
     # long ones first, so that no thread is left with one at the end
-    jobs.sort(key=lambda j: (_LONGEST.get(j.architecture, 5), j.first))
+    jobs.sort(key=lambda j: (_LONGEST.index(j.architecture), j.first))
     workers = 1 if device.type == "cuda" else min(threads, group_size(len(jobs), batch, size))
     with locked(out) if out is not None else nullcontext():
         folder = None if out is None else Folder(out, trial.description)

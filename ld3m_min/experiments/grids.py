@@ -1,9 +1,11 @@
 """The grids of section 4.2: their cells, what each distils, and the command of its record.
 
-"digits" is the test of the claim on a laptop. "imagenette" is the paper's column of table 1. The
-grids after it vary one thing each: time steps (figures 4 and 5), the ablation (table 4), random
-priors (table 3), ten images per class, 256 px. Each of them has a twin "...-smoke" of two
-iterations, which shows on a CPU that its commands run, and measures nothing.
+"digits" is the test of the claim on a laptop. "photos" is the paper's column of table 1 at 64 px,
+made on two CPU cores; the grids after it vary one thing each: what is learned (table 4), time steps
+(figures 4 and 5), the training of the prior, ten images per class. "imagenette" is the paper's
+column at 128 px, for a GPU, followed by the same variations, random priors (table 3), and 256 px.
+Each of these has a twin "...-smoke" of two iterations, which shows on a CPU that its commands run,
+and measures nothing.
 """
 
 from __future__ import annotations
@@ -25,20 +27,20 @@ from ld3m_min.presets import preset
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.presets import PRIOR_PRESETS
 from ld3m_min.prior.weights import SHIPPED
-from ld3m_min.residual import NO_RESIDUAL, PAPER_RESIDUAL
+from ld3m_min.residual import NO_RESIDUAL
+from ld3m_min.sampler import SamplerConfig
 from ld3m_min.spaces.build import SPACES
+from ld3m_min.systems import SYSTEMS, System
 
 PROJECT = Path(__file__).resolve().parents[2]  # the checkout; an installed package has none
 HOME = PROJECT if (PROJECT / "book" / "_data").is_dir() else Path()
 RECORDS, RUNS = HOME / "book" / "_data" / "records", Path("runs")
+# of the priors at 64 px, so that only the denoiser is left to train
+AUTOENCODER = "book/_data/priors/imagenette-64-autoencoder"
 # of the speed page, by name; they lie beside the package in a checkout
 BENCHMARKS = PROJECT / "benchmarks" / "commands.json"
-SPACE_NAMES = {
-    "random": "random real images",
-    "pixel": "pixels",
-    "autoencoder": "autoencoder latents",
-    "ld3m": "LD3M (Z, c)",
-}
+# how "sampled" draws: as the card of a prior does
+SAMPLES = SamplerConfig(steps=50, guidance_scale=3.0, residual=NO_RESIDUAL)
 ON_GPU = " --device cuda --max-seconds 540"  # with a time limit, to be repeated until it is done
 
 
@@ -62,13 +64,26 @@ def _c_only(config: DistilConfig) -> DistilConfig:
     return replace(_with_sampler(config, residual=NO_RESIDUAL), learn_z=False)
 
 
+def _trained_for(config: DistilConfig, end: str) -> DistilConfig:
+    """A configuration whose prior was trained less.
+
+    Args:
+        config: the preset's.
+        end: of that prior's name.
+    """
+    return replace(config, prior=f"{config.prior}-{end}")
+
+
+# training steps of a prior, which is a preset of its own
+PRIOR_STEPS = {"prior-1k": "1k", "prior-5k": "5k", "prior-20k": "20k"}
 # what differs from the preset's configuration
 VARIANTS: dict[str, Callable[[DistilConfig], DistilConfig]] = {
     "": _unchanged,
     **{f"T{n}": partial(_with_sampler, steps=n) for n in (5, 20, 40, 80)},
     "no-residual": partial(_with_sampler, residual=NO_RESIDUAL),
     "c-only": _c_only,
-    "equation-6": partial(_with_sampler, residual=PAPER_RESIDUAL),
+    "z-only": partial(replace, learn_c=False),
+    **{name: partial(_trained_for, end=end) for name, end in PRIOR_STEPS.items()},
     "random-prior": _unchanged,  # its denoiser is drawn anew, see `load_prior`
     "256px": _unchanged,  # its size is asked of the preset, which knows what else changes there
 }
@@ -81,8 +96,8 @@ class Cell:
     Attributes:
         dataset: as in the configuration.
         preset: the size of the experiment.
-        space: as in the configuration, or "random", the baseline of random real images.
-        algorithm: as in the configuration; "none" for the baseline.
+        space: a name of `systems.SYSTEMS`.
+        algorithm: as in the configuration; "none" for what is not learned.
         ipc: images per class.
         seed: of the distillation.
         variant: a name of `VARIANTS`; "" for none.
@@ -103,6 +118,11 @@ class Cell:
 
     def __post_init__(self) -> None:
         checked(self, ipc=">= 1", seed=">= 0")
+
+    @property
+    def system(self) -> System:
+        """What makes its set."""
+        return SYSTEMS[self.space]
 
     @property
     def name(self) -> str:
@@ -128,10 +148,14 @@ class Cell:
         given: dict[str, Any] = {"dataset": self.dataset, "ipc": self.ipc, "seed": self.seed}
         if self.variant == "256px":
             given["size"] = 256
-        if self.space == "random":
-            return preset(self.preset, space="pixel", iterations=0, **given)
-        vary = VARIANTS[self.variant]
-        return vary(preset(self.preset, algorithm=self.algorithm, space=self.space, **given))
+        if self.system.how == "learned":
+            given["algorithm"] = self.algorithm
+        else:
+            given["iterations"] = 0
+        config = preset(self.preset, space=self.space, **given)
+        if self.space == "sampled":
+            config = replace(config, sampler=SAMPLES)
+        return VARIANTS[self.variant](config)
 
     def load_prior(self, device: str | torch.device = "cpu") -> LatentDiffusionPrior | None:
         """The prior of this cell's configuration; None where the space needs none.
@@ -141,7 +165,7 @@ class Cell:
         Args:
             device: where it is to be.
         """
-        if self.space == "random" or not SPACES[self.space].needs_prior:
+        if not SPACES[self.system.space].needs_prior:
             return None
         found = LatentDiffusionPrior.from_pretrained(prior_path(self.config().prior), device=device)
         if self.variant != "random-prior":
@@ -164,13 +188,64 @@ def _grid(dataset: str, preset: str, ipc1: Iterable[str], ipc10: Iterable[str] =
         if ipc == 1 or algorithms:
             cells.append(Cell(dataset, preset, "random", "none", ipc))
         for algorithm in algorithms:
-            for space in ("pixel", "autoencoder", "ld3m"):
+            for space in ("pixel", "autoencoder", "ld3m-code"):
                 cells.append(Cell(dataset, preset, space, algorithm, ipc))
     return cells
 
 
+def _photos(preset: str, end: str = "") -> dict[str, list[Cell]]:
+    """The grids of photographs at 64 px, in the order in which they are to be made.
+
+    Seed by seed, so that a column that is not finished still compares all systems. The choice of
+    "k-means" knows no seed.
+
+    Args:
+        preset: of the cells.
+        end: of the grids' names.
+    """
+    seeds = range(3)
+
+    def cells(
+        space: str, algorithms: Iterable[str] = ("none",), ipc: int = 1, variant: str = ""
+    ) -> list[Cell]:
+        return [
+            Cell("imagenette", preset, space, algorithm, ipc, seed, variant)
+            for algorithm in algorithms
+            for seed in ((0,) if space == "k-means" else seeds)
+        ]
+
+    def by_seed(cells: Iterable[Cell]) -> list[Cell]:
+        return sorted(cells, key=lambda cell: cell.seed)
+
+    compared = ("pixel", "autoencoder", "ld3m-paper", "ld3m-code")
+    given = ("random", "k-means", "initial", "initial-code", "sampled")
+    column = [cell for name in given for cell in cells(name)]
+    for algorithm in ("DM", "DC", "MTT"):
+        column += [cell for name in compared for cell in cells(name, (algorithm,))]
+    priors = [
+        cell
+        for variant in PRIOR_STEPS
+        for name, algorithms in (("sampled", ("none",)), ("ld3m-paper", ("DM",)))
+        for cell in cells(name, algorithms, variant=variant)
+    ]
+    ten = [cell for name in compared for cell in cells(name, ("DM",), 10)]
+    return {
+        f"photos{end}": by_seed(column),
+        f"photos-ablation{end}": by_seed(
+            cell
+            for variant in ("z-only", "c-only", "no-residual")
+            for cell in cells("ld3m-paper", ("DM",), variant=variant)
+        ),
+        f"photos-steps{end}": by_seed(
+            cell for n in (5, 20, 40) for cell in cells("ld3m-paper", ("DM",), variant=f"T{n}")
+        ),
+        f"photos-priors{end}": by_seed(priors),
+        f"photos-ipc10{end}": by_seed([*cells("random", ipc=10), *ten]),
+    }
+
+
 def _nette(preset: str, end: str = "") -> dict[str, list[Cell]]:
-    """The grids of ImageNette, in the order in which they are to be made.
+    """The grids of ImageNette at 128 px, in the order in which they are to be made.
 
     Args:
         preset: of the cells.
@@ -181,13 +256,15 @@ def _nette(preset: str, end: str = "") -> dict[str, list[Cell]]:
         return Cell("imagenette", preset, "random", "none", ipc, variant=variant)
 
     def ld3m(algorithm: str, variant: str = "", ipc: int = 1) -> Cell:
-        return Cell("imagenette", preset, "ld3m", algorithm, ipc, variant=variant)
+        return Cell("imagenette", preset, "ld3m-paper", algorithm, ipc, variant=variant)
 
-    ablation = ("no-residual", "c-only", "equation-6")
+    column = []
+    for cell in _grid("imagenette", preset, ("DM", "DC", "MTT")):
+        column += [ld3m(cell.algorithm), cell] if cell.space == "ld3m-code" else [cell]
     return {
-        f"imagenette{end}": _grid("imagenette", preset, ("DM", "DC", "MTT")),
+        f"imagenette{end}": column,
         f"imagenette-steps{end}": [ld3m("MTT", f"T{n}") for n in (5, 20, 40, 80)],
-        f"imagenette-ablation{end}": [ld3m("MTT", v) for v in ablation],
+        f"imagenette-ablation{end}": [ld3m("MTT", v) for v in ("no-residual", "c-only")],
         f"imagenette-priors{end}": [ld3m(a, "random-prior") for a in ("DM", "MTT")],
         f"imagenette-ipc10{end}": [random(10), *(ld3m(a, ipc=10) for a in ("DM", "DC"))],
         f"imagenette-256{end}": [random(variant="256px"), ld3m("DC", "256px")],
@@ -196,11 +273,13 @@ def _nette(preset: str, end: str = "") -> dict[str, list[Cell]]:
 
 GRIDS = {
     "digits": _grid("digits", "cpu", ("DC", "DM", "MTT"), ("DM",)),
+    **_photos("photos"),
     **_nette("nette"),
     "smoke": [
         *_grid("digits", "smoke", ("DC", "DM", "MTT")),
         Cell("digits", "smoke", "random", "none", 10),
     ],
+    **_photos("photos-smoke", "-smoke"),
     **_nette("nette-smoke", "-smoke"),
 }
 # what `table --missing` lists, in this order
@@ -274,14 +353,15 @@ def commands(names: Iterable[str] = MEASURED, folder: str | Path = RECORDS) -> l
     lines: list[str] = []
     asked: set[str] = set()
     for name, cells in ((n, missing(n, folder)) for n in names):
-        needed = [c.config().prior for c in cells if c.space in ("autoencoder", "ld3m")]
+        needed = [c.config().prior for c in cells if SPACES[c.system.space].needs_prior]
         for prior in dict.fromkeys(p for p in needed if p in PRIOR_PRESETS and p not in asked):
             asked.add(prior)
             found = prior_path(prior)
             if not _is_prior(SHIPPED / found if isinstance(found, str) else found):
                 limit = ON_GPU if PRIOR_PRESETS[prior].gpu else ""
+                start = f" --start {AUTOENCODER}" if prior.startswith("imagenette-64") else ""
                 lines.append(
-                    f"prior {prior}:  python -m ld3m_min train-prior --preset {prior}{limit}"
+                    f"prior {prior}:  python -m ld3m_min train-prior --preset {prior}{start}{limit}"
                 )
         lines += [f"{c.name}:  {c.command}" for c in cells]
         if name == "imagenette":

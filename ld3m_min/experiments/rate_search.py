@@ -1,79 +1,58 @@
-"""A learning-rate search that never sees the test split: on held-out training images.
+"""Learning rates, searched on held-out training images with a budget that is the same for all.
 
-The paper gives one rate per algorithm, for its prior and its 5,000 iterations; at another size they
-have to be found again. Every rate that was tried is recorded, with its cost.
+A rate decides an experiment as much as a method does. So every system gets as many tries, on a
+scale that its own gradient sets, and never a rate at the edge of what was tried. The networks that
+look at a try are none of the unseen ones of the tables, and its seeds are none of the records'.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ld3m_min.config import ALGORITHMS, SPACES, DistilConfig, EvalConfig
+from ld3m_min.config import ALGORITHMS, VALIDATORS, DistilConfig, EvalConfig
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
-from ld3m_min.evaluate import evaluate
+from ld3m_min.evaluate.cross_architecture import evaluate
 from ld3m_min.experiments.grids import RECORDS, RUNS, prior_path
-from ld3m_min.experts import experts_name, train_experts
+from ld3m_min.experts.buffer import ExpertBuffer, experts_name
+from ld3m_min.experts.train import train_experts
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
 from ld3m_min.io.files import read_json, write_json
 from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import stoppable
 from ld3m_min.presets import eval_preset, preset
-from ld3m_min.prior import LatentDiffusionPrior
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.run import distil
-from ld3m_min.spaces.build import SPACES as SPACE_CLASSES
+from ld3m_min.spaces.build import SPACES
+from ld3m_min.systems import LEARNED
 
-Rates = Mapping[tuple[str, str], Sequence[float]]  # by (algorithm, space)
-RATES: Rates = {  # digits, preset "cpu": about three apart, around where each loss falls
-    ("DC", "pixel"): (0.03, 0.1, 0.3),
-    ("DC", "autoencoder"): (0.03, 0.1, 0.3),
-    ("DC", "ld3m"): (0.03, 0.1, 0.3, 1.0),
-    ("DM", "pixel"): (0.01, 0.03, 0.1),
-    ("DM", "autoencoder"): (0.03, 0.1, 0.3),
-    ("DM", "ld3m"): (0.03, 0.1, 0.3),
-    ("MTT", "pixel"): (1.0, 3.0, 10.0, 30.0, 100.0),
-    ("MTT", "autoencoder"): (3.0, 10.0, 30.0, 100.0),
-    ("MTT", "ld3m"): (3.0, 10.0, 30.0, 100.0),
-}
-NETTE_RATES: Rates = {  # ImageNette, preset "nette": powers of ten around the paper's 1e-3, 1e-2
-    # and 10, upwards, where the public code's defaults are (0.1, 1 and 1000)
-    ("DC", "pixel"): (0.01, 0.1, 1.0),
-    ("DC", "autoencoder"): (0.001, 0.01, 0.1, 1.0),
-    ("DC", "ld3m"): (0.001, 0.01, 0.1, 1.0),
-    ("DM", "pixel"): (0.01, 0.1, 1.0),
-    ("DM", "autoencoder"): (0.01, 0.1, 1.0),
-    ("DM", "ld3m"): (0.01, 0.1, 1.0),
-    ("MTT", "pixel"): (10.0, 100.0, 1000.0),
-    ("MTT", "autoencoder"): (10.0, 100.0, 1000.0),
-    ("MTT", "ld3m"): (10.0, 100.0, 1000.0),
-}
-NETWORKS = ("ConvNet", "AlexNet", "VGG11")  # that a try is evaluated on
-
-
-def rates_of(name: str) -> Rates:
-    """The rates that a search under a preset tries.
-
-    Args:
-        name: of the preset.
-    """
-    return NETTE_RATES if name.startswith("nette") else RATES
+FACTOR = 3.0  # between a rate and the next
+TRIES = 5  # rates that every system gets at least
+MOST = 9  # and at most, if the best one stays at an edge
+FIRST_STEP = 0.01  # of what is learned, by which the first step at the middle rate moves it
+FIRST_SEED = 1000  # of the distillations that are tried; records have seeds below
+Rates = Mapping[tuple[str, str], Sequence[float]]  # by (algorithm, system)
+PAIRS = tuple((algorithm, system) for algorithm in ALGORITHMS for system in LEARNED)
 
 
 @dataclass(frozen=True)
 class Try:
-    """One rate to try.
+    """One rate to try, with one seed.
 
     Attributes:
+        system: a learned one of `systems.SYSTEMS`.
         config: of its distillation.
         protocol: of its evaluation, on the validation split.
         content: digests of the images that it is trained and evaluated on.
     """
 
+    system: str
     config: DistilConfig
     protocol: EvalConfig
     content: dict[str, str]
@@ -81,53 +60,182 @@ class Try:
     @property
     def key(self) -> str:
         """A digest of all that its result depends on, but for the prior's weights."""
-        return digest([asdict(self.config), asdict(self.protocol), list(NETWORKS), self.content])
+        return digest([asdict(self.config), asdict(self.protocol), list(VALIDATORS), self.content])
 
-    def run(
-        self,
-        data: DataSplits,
-        prior: LatentDiffusionPrior | None,
-        runs: Path,
-        folder: Path,
-        *,
-        device: str,
-        progress: bool,
-    ) -> dict[str, Any]:
-        """Distil and evaluate; what the record says of it.
+
+@dataclass(frozen=True)
+class Search:
+    """A search under way.
+
+    Attributes:
+        name: of the preset.
+        data: on the device.
+        file: the record.
+        tried: what the record holds; it grows.
+        runs: where experts are kept, and checkpoints of tries.
+        protocol: of the evaluations.
+        seeds: distillations of each rate.
+        iterations: of a try; None takes the preset's.
+        device: where the work is done.
+        progress: show bars.
+    """
+
+    name: str
+    data: DataSplits
+    file: Path
+    tried: list[dict[str, Any]]
+    runs: Path
+    protocol: EvalConfig
+    seeds: int
+    iterations: int | None
+    device: str
+    progress: bool
+
+    def config(self, algorithm: str, system: str) -> DistilConfig:
+        """What is tried, at the preset's rate.
 
         Args:
-            data: on the device.
-            prior: for the spaces that need one.
-            runs: where experts are kept.
-            folder: where the try keeps its checkpoints.
-            device: where the work is done.
-            progress: show bars.
+            algorithm: of the distillation.
+            system: a learned one of `systems.SYSTEMS`.
         """
-        config, experts, began = self.config, None, time.monotonic()
-        if config.algorithm == "MTT":
-            place = runs / experts_name(config, data)
-            experts = train_experts(config, data, place, device=device, progress=progress)
-        accuracies = None
+        config = preset(self.name, algorithm=algorithm, space=system, dataset=self.data.name)
+        config = replace(config, seed=FIRST_SEED)
+        return config if self.iterations is None else replace(config, iterations=self.iterations)
+
+    def prior(self, config: DistilConfig) -> LatentDiffusionPrior | None:
+        """The prior of a configuration; None where it needs none.
+
+        Args:
+            config: of a distillation.
+
+        Raises:
+            InputError: the record has tries with another prior.
+        """
+        if not SPACES[config.space].needs_prior:
+            return None
+        path = prior_path(config.prior)
+        prior = LatentDiffusionPrior.from_pretrained(path, device=self.device)
+        if {t["prior"] for t in self.tried if t["prior"]} - {prior.networks_digest}:
+            raise InputError(
+                f"{self.file} holds tries with another prior of the name {config.prior!r}; move it "
+                "away, and search again"
+            )
+        return prior
+
+    def experts(self, config: DistilConfig) -> ExpertBuffer | None:
+        """The experts of a configuration, trained where they are missing; None without MTT.
+
+        Args:
+            config: of a distillation.
+        """
+        if config.algorithm != "MTT":
+            return None
+        place = self.runs / experts_name(config, self.data)
+        return train_experts(config, self.data, place, device=self.device, progress=self.progress)
+
+    def middle(self, config: DistilConfig, prior: LatentDiffusionPrior | None) -> int:
+        """The power of `FACTOR` nearest to the rate whose first step moves the codes a little.
+
+        Args:
+            config: of a distillation, at any rate.
+            prior: for the spaces that need one.
+
+        Returns:
+            The exponent.
+
+        Raises:
+            InputError: the gradient is zero or not finite.
+        """
+        one = replace(config, iterations=1, lr=1e-12)
+        made = distil(
+            one, data=self.data, prior=prior, experts=self.experts(one), device=self.device,
+            progress=False,
+        )  # fmt: skip
+        # of the codes: MTT learns its student's rate besides
+        learned = {k: v for k, v in made.state.items() if f"grad_{k}" in made.history[0]}
+        gradient = math.hypot(*(made.history[0][f"grad_{k}"] for k in learned))
+        codes = math.hypot(*(float(v.norm()) for v in learned.values()))
+        if not (math.isfinite(gradient) and gradient > 0):
+            raise InputError(
+                f"the first gradient of {config.algorithm} in the space {config.space!r} has norm "
+                f"{gradient:g}, so no rate can be searched for"
+            )
+        return round(math.log(FIRST_STEP * codes / gradient, FACTOR))
+
+    def score(self, one: Try, prior: LatentDiffusionPrior | None) -> float:
+        """Accuracy of a try, read from the record or measured and written to it.
+
+        Args:
+            one: what is tried.
+            prior: for the spaces that need one.
+
+        Raises:
+            Interrupted: it was asked to stop.
+        """
+        found = next((t for t in self.tried if t["key"] == one.key), None)
+        if found is None:
+            with stoppable() as stop:
+                if stop.reason:
+                    stop.leave(f"{len(self.tried)} tries are in the record")
+            found = self._run(one, prior)
+            self.tried.append(found)
+            record = {"schema": 1, "tune": self.name, "dataset": self.data.name}
+            record |= {"split": "validation", "tries": self.tried}
+            write_json(self.file, record | {"environment": environment(self.device)})
+        return _score(found)
+
+    def _run(self, one: Try, prior: LatentDiffusionPrior | None) -> dict[str, Any]:
+        """Distil and evaluate; what the record says of it."""
+        config, began, accuracies = one.config, time.monotonic(), None
+        folder = self.runs / self.file.stem / one.key[:16]
         try:
             made = distil(
-                config, data=data, prior=prior, out=folder, experts=experts, device=device,
-                progress=False,
+                config, data=self.data, prior=prior, out=folder, experts=self.experts(config),
+                device=self.device, progress=False,
             )  # fmt: skip
-            found = evaluate(made, data, NETWORKS, config=self.protocol, out=folder / "evaluation")
+            found = evaluate(
+                made, self.data, VALIDATORS, config=one.protocol, seed=FIRST_SEED,
+                out=folder / "evaluation",
+            )  # fmt: skip
             accuracies = {a: list(v) for a, v in found.accuracies.items()}
         except FloatingPointError:  # diverged: recorded as such
             pass
         return {
-            "key": self.key,
+            "key": one.key,
             "prior": None if prior is None else prior.networks_digest,
             "algorithm": config.algorithm,
-            "space": config.space,
+            "space": one.system,
             "lr": config.lr,
+            "seed": config.seed,
             "accuracies": accuracies,
             "iterations": config.iterations,
-            "evaluation_lr": self.protocol.lr,
+            "evaluation_lr": one.protocol.lr,
             "seconds": round(time.monotonic() - began, 1),
         }
+
+    def best(self, algorithm: str, system: str, rates: Sequence[float] | None = None) -> float:
+        """The best rate of a system.
+
+        Args:
+            algorithm: of the distillation.
+            system: a learned one of `systems.SYSTEMS`.
+            rates: these and no others are tried; None climbs.
+        """
+        config = self.config(algorithm, system)
+        prior = self.prior(config)
+        content = {"train": self.data.train.digest, "validation": self.data.validation.digest}
+
+        def score(lr: float) -> float:
+            seeds = range(FIRST_SEED, FIRST_SEED + self.seeds)
+            tries = [
+                Try(system, replace(config, lr=lr, seed=seed), self.protocol, content)
+                for seed in seeds
+            ]
+            return sum(self.score(one, prior) for one in tries) / len(tries)
+
+        if rates is not None:
+            return max(rates, key=score)
+        return FACTOR ** climb(lambda k: score(FACTOR**k), self.middle(config, prior))
 
 
 def search(
@@ -137,112 +245,111 @@ def search(
     records: str | Path = RECORDS,
     runs: str | Path = RUNS,
     rates: Rates | None = None,
+    seeds: int = 1,
     repeats: int = 1,
     iterations: int | None = None,
     only: str = "",
     device: str = "cpu",
     progress: bool = True,
 ) -> dict[tuple[str, str], float]:
-    """Try every rate under a preset.
+    """Try rates under a preset, until the best of each system has a worse one on both sides.
 
-    Each try is distilled as the preset says and evaluated on the validation split by `NETWORKS`,
-    `repeats` times. The record `tune-<data>-<preset>.json` grows try by try, and a try keeps its
-    checkpoints below `runs`: a stopped search goes on.
+    Each try is distilled as the preset says and evaluated on the validation split by `VALIDATORS`.
+    The record `tune-<data>-<preset>.json` grows try by try, and a try keeps its checkpoints below
+    `runs`: a stopped search goes on.
 
     Args:
         name: of the preset.
         data: its training and validation images are used.
         records: where the record is.
         runs: where tries keep their checkpoints.
-        rates: to be tried; None for those of :func:`rates_of`.
-        repeats: trainings of each network.
+        rates: these and no others; None for powers of three around the scale of the gradient.
+        seeds: distillations of each rate.
+        repeats: trainings of each network on each of them.
         iterations: of a try; None takes the preset's.
-        only: "DM-ld3m" for one algorithm and space; "" for all.
+        only: "DM-pixel" for one algorithm and system; "" for all.
         device: where the work is done.
         progress: show bars.
 
     Returns:
-        The best rate by (algorithm, space).
+        The best rate by (algorithm, system).
 
     Raises:
-        InputError: `only` names nothing; the record is of another prior or of an earlier version.
+        InputError: `only` names nothing; the record is of another prior or of an earlier version;
+            a gradient is zero or not finite.
         Interrupted: it was asked to stop; what was tried is in the record.
     """
-    rates = rates_of(name) if rates is None else rates
-    if only and only not in (known := [f"{a}-{s}" for a, s in rates]):
+    pairs = list(PAIRS if rates is None else rates)
+    if only and only not in (known := ["-".join(p) for p in pairs]):
         raise InputError(f"nothing to search called {only!r}; choose {', '.join(known)}")
-    file, runs = Path(records) / f"tune-{data.name}-{name}.json", Path(runs)
+    file = Path(records) / f"tune-{data.name}-{name}.json"
     tried: list[dict[str, Any]] = read_json(file)["tries"] if file.exists() else []
     if any("key" not in t for t in tried):
         raise InputError(
             f"{file} was made by a version that didn't note what a try depends on; move it away, "
             "and search again"
         )
-    done = {t["key"] for t in tried}
-    todo = [t for t in _tries(name, data, rates, only, repeats, iterations) if t.key not in done]
-    data, prior = data.to(device), None
-    for one in bar(todo, desc="tries", show=progress):
-        with stoppable() as stop:
-            if stop.reason:
-                stop.leave(f"{len(tried)} tries are in the record")
-        needed = SPACE_CLASSES[one.config.space].needs_prior
-        if needed and prior is None:
-            prior = _prior(one.config.prior, tried, file, device)
-        tried.append(
-            one.run(
-                data, prior if needed else None, runs,
-                runs / f"tune-{data.name}-{name}" / one.key[:16], device=device, progress=progress,
-            )
-        )  # fmt: skip
-        record = {"schema": 1, "tune": name, "dataset": data.name, "split": "validation"}
-        write_json(file, record | {"tries": tried, "environment": environment(device)})
-    return best_rates(tried)
-
-
-def _tries(
-    name: str, data: DataSplits, rates: Rates, only: str, repeats: int, iterations: int | None
-) -> list[Try]:
-    """The tries of a search, in the order of the tables."""
-    content = {"train": data.train.digest, "validation": data.validation.digest}
     protocol = eval_preset(name, split="validation", repeats=repeats)
-    tries = []
-    for algorithm in ALGORITHMS:
-        for space in SPACES:
-            if only not in ("", f"{algorithm}-{space}"):
-                continue
-            for lr in rates.get((algorithm, space), ()):
-                config = preset(name, algorithm=algorithm, space=space, lr=lr, dataset=data.name)
-                if iterations is not None:
-                    config = replace(config, iterations=iterations)
-                tries.append(Try(config, protocol, content))
-    return tries
+    under_way = Search(
+        name, data.to(device), file, tried, Path(runs), protocol, seeds, iterations, device,
+        progress,
+    )  # fmt: skip
+    wanted = [p for p in pairs if only in ("", "-".join(p))]
+    return {
+        pair: under_way.best(*pair, None if rates is None else rates[pair])
+        for pair in bar(wanted, desc="systems", show=progress)
+    }
 
 
-def _prior(
-    name: str, tried: Iterable[dict[str, Any]], file: Path, device: str
-) -> LatentDiffusionPrior:
-    """The prior of a search; InputError where the record has tries with another one."""
-    prior = LatentDiffusionPrior.from_pretrained(prior_path(name), device=device)
-    if {t["prior"] for t in tried if t["prior"]} - {prior.networks_digest}:
-        raise InputError(
-            f"{file} holds tries with another prior of the name {name!r}; move it away, and search "
-            "again"
-        )
-    return prior
+def climb(
+    score: Callable[[int], float], middle: int, *, tries: int = TRIES, most: int = MOST
+) -> int:
+    """The whole number with the highest score, with lower ones on both sides of it.
+
+    Three neighbours are tried first, then one after the other beyond the edge that is the better
+    one.
+
+    Args:
+        score: of a number; -inf where there is none.
+        middle: the number to start around.
+        tries: how many are tried at least.
+        most: how many at most, should the best stay at an edge.
+    """
+    scores = {k: score(k) for k in (middle, middle - 1, middle + 1)}
+    while len(scores) < most:
+        low, high = min(scores), max(scores)
+        best = max(scores, key=lambda k: scores[k])
+        if best not in (low, high) and len(scores) >= tries:
+            break
+        up = best == high or (best != low and scores[high] > scores[low])
+        k = high + 1 if up else low - 1
+        scores[k] = score(k)
+    return max(scores, key=lambda k: scores[k])
+
+
+def _score(tried: Mapping[str, Any]) -> float:
+    """Mean accuracy over networks and trainings; minus infinity for a try that diverged."""
+    if tried["accuracies"] is None:
+        return -math.inf
+    means = [sum(v) / len(v) for v in tried["accuracies"].values()]
+    mean = sum(means) / len(means)
+    return mean if math.isfinite(mean) else -math.inf
 
 
 def best_rates(tried: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
-    """The rate with the highest mean accuracy of all networks, by (algorithm, space).
+    """The rate with the highest mean accuracy of networks and seeds, by (algorithm, system).
 
     Args:
-        tried: entries of a record; those that diverged don't count.
+        tried: entries of a record; a rate that diverged with some seed doesn't count.
     """
-    best: dict[tuple[str, str], tuple[float, float]] = {}
+    scores: dict[tuple[str, str], dict[float, list[float]]] = {}
     for t in tried:
-        if t["accuracies"] is None:
-            continue
-        score = sum(sum(v) / len(v) for v in t["accuracies"].values()) / len(t["accuracies"])
-        key = (t["algorithm"], t["space"])
-        if key not in best or score > best[key][0]:
-            best[key] = (score, t["lr"])
-    return {key: lr for key, (_, lr) in best.items()}
+        by_rate = scores.setdefault((t["algorithm"], t["space"]), {})
+        by_rate.setdefault(t["lr"], []).append(_score(t))
+    found = {}
+    for key, by_rate in scores.items():
+        means = {lr: sum(v) / len(v) for lr, v in by_rate.items()}
+        lr = max(means, key=lambda rate: means[rate])
+        if math.isfinite(means[lr]):
+            found[key] = lr
+    return found

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ld3m_min.config import ARCHITECTURES, DistilConfig, EvalConfig
+from ld3m_min.coresets import select
 from ld3m_min.data.loading import load_data
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
@@ -20,6 +21,7 @@ from ld3m_min.experiments.grids import RECORDS, RUNS, Cell, grid, missing
 from ld3m_min.experiments.records import as_result
 from ld3m_min.experts.buffer import experts_name
 from ld3m_min.experts.train import train_experts
+from ld3m_min.generated import sampled
 from ld3m_min.io.environment import environment, files_of, peak_memory
 from ld3m_min.io.files import write_json
 from ld3m_min.io.pictures import join_strip, save_strip
@@ -119,6 +121,12 @@ def make_record(
         torch.cuda.reset_peak_memory_stats(device)
     if cell.space == "random":
         made = _draw(config, data, protocol.repeats, device)
+    elif cell.system.how == "chosen":
+        made = _timed(lambda: select(data, cell.ipc, cell.space, seed=cell.seed))
+    elif cell.space == "sampled":
+        found = prior or cell.load_prior(device)
+        assert found is not None, "samples are drawn from a prior"
+        made = _timed(lambda: sampled(config, data, found))
     else:
         made = _distil(cell, config, data, prior, Path(runs), device, progress)
     began = time.monotonic()
@@ -136,6 +144,17 @@ def make_record(
     record = _record(cell, config, protocol, data, made, result, time.monotonic() - began, device)
     _write(cell, record, made.sets[0], Path(records), run, private=bool(data.ids))
     return record
+
+
+def _timed(make: Callable[[], SyntheticSet]) -> Made:
+    """A set that is not learned, and how long it took.
+
+    Args:
+        make: makes the set.
+    """
+    began = time.monotonic()
+    one = make()
+    return Made([one], (), 0.0, time.monotonic() - began)
 
 
 def _draw(config: DistilConfig, data: DataSplits, repeats: int, device: str | torch.device) -> Made:
@@ -241,6 +260,7 @@ def _record(
         device: where all of it was run.
     """
     recipe, n = made.sets[0].recipe, config.iterations
+    with_Z = n > 0 and config.space == "ld3m"
     return {
         "schema": 1,
         "cell": asdict(cell),
@@ -253,7 +273,7 @@ def _record(
         "data": recipe["data"] | {"files": files_of(data)},
         "prior": recipe["prior"],
         "loss": [h.get("loss") for h in made.history],
-        "grad_Z": [h.get("grad_Z") for h in made.history] if cell.space == "ld3m" else None,
+        "grad_Z": [h.get("grad_Z") for h in made.history] if with_Z else None,
         "seconds_per_iteration": round(made.seconds / n, 3) if n else None,
         "seconds": {
             "experts": round(made.expert_seconds, 2),
@@ -288,8 +308,9 @@ def _write(
     for folder in (records, run):
         folder.mkdir(parents=True, exist_ok=True)
     real = run if private else records
-    save_strip(made.images(), (real if cell.space == "random" else records) / f"{cell.name}.png")
-    if cell.space != "random" and (frames := sorted((run / SNAPSHOTS).glob("*.png"))):
+    chosen = cell.system.how == "chosen"
+    save_strip(made.images(), (real if chosen else records) / f"{cell.name}.png")
+    if not chosen and (frames := sorted((run / SNAPSHOTS).glob("*.png"))):
         join_strip(frames, real / f"{cell.name}-{SNAPSHOTS}.png")
     write_json(records / f"{cell.name}.json", record)
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ld3m_min.experiments.grids import RECORDS, RUNS, SPACE_NAMES, Cell
+from ld3m_min.experiments.grids import RECORDS, RUNS, Cell
 from ld3m_min.experiments.records import as_result
 from ld3m_min.synthetic import SyntheticSet
+from ld3m_min.systems import SYSTEMS
 
 PAPER = RECORDS.parent / "paper"
 NONE = "–"  # in a table, where there is nothing to say
@@ -42,7 +43,7 @@ def table(
 def _order(record: Mapping[str, Any]) -> tuple[int, bool, str, int]:
     """Where a record stands in a table: the random baseline first, then as the paper's rows."""
     cell = record["cell"]
-    space = list(SPACE_NAMES).index(cell["space"])
+    space = list(SYSTEMS).index(cell["space"])
     return cell["ipc"], cell["algorithm"] != "none", cell["algorithm"], space
 
 
@@ -54,7 +55,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     row = {
         "IPC": cell["ipc"],
         "algorithm": cell["algorithm"].replace("none", NONE),
-        "space": SPACE_NAMES[cell["space"]] + (f", {variant}" if variant else ""),
+        "space": SYSTEMS[cell["space"]].label + (f", {variant}" if variant else ""),
         "unseen": 100 * result.mean(),
         # one repeat has no interval
         "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}" if low == low else NONE,
@@ -68,7 +69,7 @@ def comparisons(
     dataset: str = "digits",
     preset: str = "cpu",
 ) -> pd.DataFrame:
-    """LD3M against a baseline, cell by cell.
+    """LD3M by the public code against a baseline, cell by cell.
 
     With the baseline "random", repeats differ in the images drawn, too. With "pixel" or
     "autoencoder" both are single distillations.
@@ -93,7 +94,7 @@ def comparisons(
     rows = []
     for (space, algorithm, ipc), values in sorted(chosen.items()):
         other = chosen.get((baseline, "none" if baseline == "random" else algorithm, ipc))
-        if space != "ld3m" or other is None:
+        if space != "ld3m-code" or other is None:
             continue
         p = stats.ttest_ind(values, other, equal_var=False).pvalue
         difference = 100 * float(np.mean(values) - np.mean(other))

@@ -12,7 +12,8 @@ from torch.func import functional_call
 
 from ld3m_min.errors import InputError
 from ld3m_min.networks.base import NORMS, Network, Spec, initialised
-from ld3m_min.networks.convolutional import VGG11, AlexNet, ConvNet, ResNet18
+from ld3m_min.networks.convolutional import VGG11, AlexNet, ConvNet, ResNet10, ResNet18
+from ld3m_min.networks.perceptron import MLP
 from ld3m_min.networks.vision_transformer import ViT
 
 NETWORKS: dict[str, type[Network]] = {
@@ -21,6 +22,9 @@ NETWORKS: dict[str, type[Network]] = {
     "VGG11": VGG11,
     "ResNet18": ResNet18,
     "ViT": ViT,
+    # no table has these two: they look at sets where something has to be chosen
+    "MLP": MLP,
+    "ResNet10": ResNet10,
 }
 
 

@@ -1,6 +1,8 @@
-"""ConvNet-D, AlexNet, VGG11 and ResNet18 (section 4.1)."""
+"""ConvNet-D, AlexNet, VGG11 and ResNet18 (section 4.1), and a smaller ResNet10."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -94,6 +96,8 @@ class _ResidualBlock(nn.Module):
 class ResNet18(Network):
     """Four stages of two residual blocks behind a 3x3 stem of stride 1; mean over the pixels."""
 
+    blocks: ClassVar[int] = 2  # of each stage
+
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         norm = spec.norm
@@ -102,7 +106,8 @@ class ResNet18(Network):
         self.bn1 = NORMS[norm](a)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             nn.Sequential(
-                _ResidualBlock(before, after, stride, norm), _ResidualBlock(after, after, 1, norm)
+                _ResidualBlock(before, after, stride, norm),
+                *(_ResidualBlock(after, after, 1, norm) for _ in range(1, self.blocks)),
             )
             for before, after, stride in ((a, a, 1), (a, b, 2), (b, c, 2), (c, d, 2))
         )
@@ -113,3 +118,9 @@ class ResNet18(Network):
         x = F.relu(self.bn1(self.conv1(x)))
         last: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return last.mean((2, 3))
+
+
+class ResNet10(ResNet18):
+    """As ResNet18, with one residual block in each stage."""
+
+    blocks = 1

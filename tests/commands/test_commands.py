@@ -19,7 +19,7 @@ from ld3m_min.commands import COMMANDS, old_names, parsed, plan, rate_search
 from ld3m_min.commands.fields import option, paths, with_options
 from ld3m_min.config import DistilConfig, EvalConfig, hints_of, nested_fields, to_dict
 from ld3m_min.errors import InputError
-from ld3m_min.experiments.rate_search import rates_of
+from ld3m_min.experiments.rate_search import PAIRS
 from ld3m_min.io.values import from_dict
 from ld3m_min.presets import PRESETS, eval_preset, preset
 from ld3m_min.prior.architecture import PriorConfig
@@ -441,10 +441,10 @@ def test_a_changed_search_has_a_name_of_its_own(searches):
         ]
     )()
     assert [o["only"] for _, o, _ in searches] == [
-        f"{a}-{s}" for a, s in rates_of("paper") if a == "MTT"
+        f"{a}-{s}" for a, s in PAIRS if a == "MTT"
     ]
     name, options, config = searches[0]
-    assert name.startswith("paper-") and name not in PRESETS and options["iterations"] is None
+    assert options["seeds"] == 1 and name.startswith("paper-") and name not in PRESETS and options["iterations"] is None
     plain = preset("paper", algorithm="MTT", space="pixel", size=256)
     assert config == replace(
         plain,

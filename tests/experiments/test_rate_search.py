@@ -1,9 +1,20 @@
 """The rate search: on validation images alone, resumable, and what the preset says."""
 
-from ld3m_min.experiments.grids import RECORDS
-from ld3m_min.experiments.rate_search import best_rates, search
+import math
+
+import pytest
+
+from ld3m_min.config import ARCHITECTURES, VALIDATORS
+from ld3m_min.errors import InputError
+from ld3m_min.experiments import network_rates as networks
+from ld3m_min.experiments import rate_search
+from ld3m_min.experiments.grids import GRIDS, RECORDS
+from ld3m_min.experiments.network_rates import network_rates
+from ld3m_min.experiments.rate_search import FACTOR, FIRST_SEED, best_rates, climb, search
+from ld3m_min.io import stop as signals
 from ld3m_min.io.files import read_json
 from ld3m_min.presets import preset
+from ld3m_min.run import distil
 
 
 def test_the_preset_holds_what_the_search_found():
@@ -15,40 +26,102 @@ def test_the_preset_holds_what_the_search_found():
         assert preset("cpu", algorithm=algorithm, space=space).lr == lr
 
 
+@pytest.mark.parametrize("peak", [-6, -2, 0, 1, 2, 5])
+def test_the_climb_ends_with_lower_values_on_both_sides(peak):
+    asked = []
+
+    def score(k):
+        asked.append(k)
+        return -abs(k - peak)
+
+    assert climb(score, 0) == peak
+    assert min(asked) < peak < max(asked) and len(asked) == len(set(asked)) >= 5
+    assert max(asked) - min(asked) + 1 == len(asked), "no gap in what was tried"
+
+
+def test_the_climb_goes_away_from_what_diverged_and_comes_to_an_end():
+    assert climb(lambda k: -math.inf if k > -2 else k, 0) == -2
+    asked = []
+    climb(lambda k: asked.append(k) or float(k), 0, most=7)
+    assert len(asked) == 7
+
+
+def test_every_system_has_as_many_tries(digits, tmp_path, monkeypatch):
+    """At least five, around the scale of its own gradient."""
+    monkeypatch.setattr(rate_search, "climb", lambda score, k: climb(score, k, tries=3, most=3))
+    for only in ("DM-pixel", "MTT-autoencoder"):
+        search("smoke", digits, records=tmp_path, runs=tmp_path, only=only, progress=False)
+    tries = read_json(tmp_path / "tune-digits-smoke.json")["tries"]
+    assert [(t["algorithm"], t["space"]) for t in tries] == [("DM", "pixel")] * 3 + [
+        ("MTT", "autoencoder")
+    ] * 3
+    for t in tries:
+        assert tuple(t["accuracies"]) == VALIDATORS and t["seed"] == FIRST_SEED
+        assert math.log(t["lr"], FACTOR) == pytest.approx(round(math.log(t["lr"], FACTOR)))
+    # at the middle rate the first step moves the images by a hundredth, within a factor of three
+    config = preset("smoke", space="pixel", lr=tries[0]["lr"], seed=FIRST_SEED)
+    start, made = (
+        distil(preset("smoke", space="pixel", seed=FIRST_SEED, iterations=n, lr=config.lr),
+               data=digits, progress=False)
+        for n in (0, 1)
+    )  # fmt: skip
+    moved = (made.images() - start.images()).norm() / start.images().norm()
+    assert 0.01 / 3 < moved < 0.03
+
+
+def test_seeds_of_the_search_are_none_of_the_records():
+    seeds = {cell.seed for cells in GRIDS.values() for cell in cells}
+    assert max(seeds) < FIRST_SEED
+
+
 def test_a_search_goes_on_where_it_stopped(digits, tmp_path):
     rates = {("DM", "pixel"): (0.01,)}
     search("smoke", digits, records=tmp_path, runs=tmp_path, rates=rates, progress=False)
     first = read_json(tmp_path / "tune-digits-smoke.json")["tries"]
+    rates = {("DM", "pixel"): (0.01, 0.1)}
+    signals.stop_after(0)
+    try:
+        with pytest.raises(signals.Interrupted, match="1 tries are in the record"):
+            search("smoke", digits, records=tmp_path, runs=tmp_path, rates=rates, progress=False)
+    finally:
+        signals.stop_after(None)
     best = search(
-        "smoke",
-        digits,
-        records=tmp_path,
-        runs=tmp_path,
-        rates={("DM", "pixel"): (0.01, 0.1)},
-        progress=False,
+        "smoke", digits, records=tmp_path, runs=tmp_path, rates=rates, seeds=2, progress=False
     )
     tries = read_json(tmp_path / "tune-digits-smoke.json")["tries"]
-    assert (
-        tries[:1] == first
-        and [t["lr"] for t in tries] == [0.01, 0.1]
-        and best[("DM", "pixel")] in (0.01, 0.1)
-    )
+    assert tries[:1] == first and [(t["lr"], t["seed"] - FIRST_SEED) for t in tries] == [
+        (0.01, 0), (0.01, 1), (0.1, 0), (0.1, 1)
+    ]  # fmt: skip
+    assert best[("DM", "pixel")] in (0.01, 0.1) and best == best_rates(tries)
+
+
+def test_a_search_for_nothing_is_refused(digits, tmp_path):
+    with pytest.raises(InputError, match="nothing to search called 'DM-gan'; choose DC-pixel"):
+        search("smoke", digits, records=tmp_path, runs=tmp_path, only="DM-gan", progress=False)
+
+
+def entry(lr, first, second, **more):
+    accuracies = None if first is None else {"ConvNet": [first], "MLP": [second]}
+    return {"algorithm": "DM", "space": "pixel", "lr": lr, "accuracies": accuracies, **more}
 
 
 def test_a_diverged_try_is_no_choice():
-    tries = [
-        {"algorithm": "DM", "space": "pixel", "lr": 1.0, "accuracies": None},
-        {
-            "algorithm": "DM",
-            "space": "pixel",
-            "lr": 0.1,
-            "accuracies": {"ConvNet": [0.5], "VGG11": [0.3]},
-        },
-        {
-            "algorithm": "DM",
-            "space": "pixel",
-            "lr": 0.2,
-            "accuracies": {"ConvNet": [0.4], "VGG11": [0.2]},
-        },
-    ]
+    tries = [entry(1.0, None, None), entry(0.1, 0.5, 0.3), entry(0.2, 0.4, 0.2)]
     assert best_rates(tries) == {("DM", "pixel"): 0.1}
+    assert best_rates([*tries, entry(0.1, None, None, seed=1)]) == {("DM", "pixel"): 0.2}
+    assert best_rates([entry(1.0, None, None)]) == {}
+
+
+def test_the_evaluated_networks_rates_are_found_on_random_images(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, "climb", lambda score, k: climb(score, k, tries=3, most=3))
+    found = network_rates("smoke", digits, records=tmp_path, only="MLP", progress=False)
+    file = tmp_path / "networks-digits-smoke.json"
+    record = read_json(file)
+    assert record["split"] == "validation" and len(record["tries"]) == 3
+    assert all(len(t["accuracies"]) == networks.SETS for t in record["tries"])
+    assert found["MLP"] in [t["lr"] for t in record["tries"]]
+    again = network_rates("smoke", digits, records=tmp_path, only="MLP", progress=False)
+    assert again == found and read_json(file) == record, "nothing is tried twice"
+    assert set(networks.NAMES) == {*ARCHITECTURES, *VALIDATORS}
+    with pytest.raises(InputError, match="unknown network 'LeNet'; choose ConvNet"):
+        network_rates("smoke", digits, records=tmp_path, only="LeNet", progress=False)

@@ -9,7 +9,7 @@ import pytest
 from ld3m_min.experiments import grids, running, tables
 from ld3m_min.experiments import records as results
 from ld3m_min.presets import eval_preset, preset
-from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
+from ld3m_min.residual import PAPER_RESIDUAL
 from ld3m_min.run import random_real
 
 
@@ -116,6 +116,7 @@ def test_missing_names_the_prior_first_and_only_where_it_is_missing(tmp_path, mo
     lines = grids.commands(folder=tmp_path)
     kinds = [line.split(":")[0] for line in lines]
     assert kinds[:10] == [c.name for c in grids.grid("digits")][:10]
+    assert "prior imagenette-64" in kinds  # of the photographs at 64 px, before all of their cells
     first = kinds.index("prior imagenette-128")
     assert (
         kinds.count("prior imagenette-128") == 1
@@ -123,14 +124,17 @@ def test_missing_names_the_prior_first_and_only_where_it_is_missing(tmp_path, mo
     )
     assert "train-prior --preset imagenette-128 --device cuda --max-seconds 540" in lines[first]
     assert [k for k in kinds if "MTT-ipc1-T" in k] == [
-        f"imagenette-nette-ld3m-MTT-ipc1-T{n}" for n in (5, 20, 40, 80)
+        f"imagenette-nette-ld3m-paper-MTT-ipc1-T{n}" for n in (5, 20, 40, 80)
     ]
     made = tmp_path / grids.prior_folder("imagenette-128") / "model"
     made.mkdir(parents=True)
     (made / "model_index.json").write_text("{}")
     assert grids.prior_path("imagenette-128") == grids.prior_folder("imagenette-128") / "model"
     assert grids.prior_path("digits") == "digits" and grids.prior_path("some/where") == "some/where"
-    assert not [line for line in grids.commands(folder=tmp_path) if line.startswith("prior")]
+    lines = grids.commands(folder=tmp_path)
+    assert not [line for line in lines if line.startswith("prior imagenette-128")]
+    at_64 = [line for line in lines if line.startswith("prior imagenette-64")]
+    assert len(at_64) == 4 and all(f"--start {grids.AUTOENCODER}" in line for line in at_64)
     monkeypatch.setattr(grids, "RECORDS", tmp_path / "data" / "records")
     kept = tmp_path / "data" / "priors" / "kept"
     kept.mkdir(parents=True)
@@ -141,18 +145,20 @@ def test_missing_names_the_prior_first_and_only_where_it_is_missing(tmp_path, mo
 
 def test_variants_change_what_they_say():
     def config(variant):
-        return grids.Cell("imagenette", "nette", "ld3m", "MTT", 1, variant=variant).config()
+        return grids.Cell("imagenette", "nette", "ld3m-paper", "MTT", 1, variant=variant).config()
 
     base = config("")
     assert (
         base.sampler.steps == 10
-        and base.sampler.residual == PUBLIC_RESIDUAL
+        and base.sampler.residual == PAPER_RESIDUAL
         and base.prior == "imagenette-128"
     )
     assert [config(f"T{n}").sampler.steps for n in (5, 20, 40, 80)] == [5, 20, 40, 80]
     assert config("no-residual").sampler.residual.into == "none" and config("no-residual").learn_z
     assert config("c-only").sampler.residual.into == "none" and not config("c-only").learn_z
-    assert config("equation-6").sampler.residual == PAPER_RESIDUAL
+    z_only = config("z-only")
+    assert z_only.learn_z and not z_only.learn_c and z_only.sampler.residual == PAPER_RESIDUAL
+    assert config("prior-5k").prior == "imagenette-128-5k"
     assert config("256px").size == 256 and config("256px").sampler.steps == 20
     assert config("random-prior") == base
 

@@ -35,7 +35,7 @@ def simulated(draws, n, trainings, between, within, difference=0.0):
 
 
 def record(seed=0, accuracies=None, **changes):
-    cell = {"dataset": "digits", "preset": "cpu", "space": "ld3m", "algorithm": "DC", "ipc": 1}
+    cell = {"dataset": "digits", "preset": "cpu", "space": "ld3m-code", "algorithm": "DC", "ipc": 1}
     return {
         "cell": cell | {"seed": seed} | changes,
         "split": "test",
@@ -138,11 +138,11 @@ def test_records_are_grouped_by_all_but_the_seed():
     given = [record(2), record(0), record(5), record(0, space="pixel"), record(0, variant="T5")]
     groups = st.from_records(given)
     assert [(c.space, c.variant, c.seed) for c in groups] == [
-        ("ld3m", "", 0),
+        ("ld3m-code", "", 0),
         ("pixel", "", 0),
-        ("ld3m", "T5", 0),
+        ("ld3m-code", "T5", 0),
     ]
-    ours = groups[Cell("digits", "cpu", "ld3m", "DC", 1)]
+    ours = groups[Cell("digits", "cpu", "ld3m-code", "DC", 1)]
     assert ours.seeds == (0, 2, 5) and ours.networks == NETWORKS
     np.testing.assert_allclose(ours.accuracies[1], [[0.5, 0.7], [0.8, 0.82]])
     assert st.from_records(given[:1], networks=["ConvNet"]).popitem()[1].networks == ("ConvNet",)
@@ -164,7 +164,7 @@ def test_a_training_that_diverged_is_refused_or_counted():
 
 
 def test_records_that_do_not_belong_together():
-    with pytest.raises(InputError, match="two records of digits-cpu-ld3m-DC-ipc1-seed1"):
+    with pytest.raises(InputError, match="two records of digits-cpu-ld3m-code-DC-ipc1-seed1"):
         st.from_records([record(1), record(1)])
     for other in ({"AlexNet": [0.5, 0.5]}, {"AlexNet": [0.5], "VGG11": [0.5]}):
         with pytest.raises(InputError, match="differ in their networks"):

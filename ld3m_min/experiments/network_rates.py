@@ -1,0 +1,104 @@
+"""Learning rates of the evaluated networks, found once on random real images (section 4.1).
+
+A network whose training fails says nothing about a set. Its rate is chosen where no system takes
+part: on images drawn at random, judged on held-out training images, and then fixed for all sets.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ld3m_min.config import ARCHITECTURES, VALIDATORS
+from ld3m_min.coresets import select
+from ld3m_min.data.splits import DataSplits
+from ld3m_min.errors import InputError
+from ld3m_min.evaluate.cross_architecture import evaluate
+from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.experiments.rate_search import FACTOR, FIRST_SEED, climb
+from ld3m_min.io.digests import digest
+from ld3m_min.io.environment import environment
+from ld3m_min.io.files import read_json, write_json
+from ld3m_min.io.progress import bar
+from ld3m_min.io.stop import stoppable
+from ld3m_min.presets import eval_preset
+
+SETS = 3  # of random images that a rate is tried on
+NAMES = tuple(dict.fromkeys((*ARCHITECTURES, *VALIDATORS)))
+
+
+def network_rates(
+    name: str,
+    data: DataSplits,
+    *,
+    ipc: int = 1,
+    records: str | Path = RECORDS,
+    only: str = "",
+    device: str = "cpu",
+    progress: bool = True,
+) -> dict[str, float]:
+    """Try powers of three for each network, until the best has a worse one on both sides.
+
+    The record `networks-<data>-<preset>.json` grows rate by rate: a stopped search goes on.
+
+    Args:
+        name: of the preset, whose evaluation is meant.
+        data: its training and validation images are used.
+        ipc: images per class of the random sets.
+        records: where the record is.
+        only: one network; "" for all.
+        device: where the work is done.
+        progress: show a bar.
+
+    Returns:
+        The best rate by network.
+
+    Raises:
+        InputError: `only` names no network.
+        Interrupted: it was asked to stop; what was tried is in the record.
+    """
+    if only and only not in NAMES:
+        raise InputError(f"unknown network {only!r}; choose {', '.join(NAMES)}")
+    file = Path(records) / f"networks-{data.name}-{name}.json"
+    tried: list[dict[str, Any]] = read_json(file)["tries"] if file.exists() else []
+    data = data.to(device)
+    sets = [select(data, ipc, "random", seed=FIRST_SEED + i) for i in range(SETS)]
+    base = eval_preset(name, ipc=ipc, split="validation", repeats=1)
+    content = {"train": data.train.digest, "validation": data.validation.digest}
+
+    def score(network: str, exponent: int) -> float:
+        lr = FACTOR**exponent
+        protocol = replace(base, lr={"default": lr})
+        key = digest([network, ipc, SETS, asdict(protocol), content])
+        found = next((t for t in tried if t["key"] == key), None)
+        if found is None:
+            with stoppable() as stop:
+                if stop.reason:
+                    stop.leave(f"{len(tried)} rates are in the record")
+            with warnings.catch_warnings():
+                # a rate that is too high diverges: that is what is looked for
+                warnings.filterwarnings("ignore", message=".* diverged", category=RuntimeWarning)
+                values = [
+                    evaluate(s, data, (network,), config=protocol, seed=FIRST_SEED + i).mean(
+                        network
+                    )
+                    for i, s in enumerate(sets)
+                ]
+            found = {"key": key, "network": network, "lr": lr, "ipc": ipc}
+            found |= {"accuracies": [v if math.isfinite(v) else None for v in values]}
+            tried.append(found)
+            record = {"schema": 1, "networks": name, "dataset": data.name, "split": "validation"}
+            write_json(file, record | {"tries": tried, "environment": environment(device)})
+        values = [-math.inf if v is None else v for v in found["accuracies"]]
+        return sum(values) / len(values)
+
+    wanted = [n for n in NAMES if only in ("", n)]
+    best = {}
+    for network in bar(wanted, desc="networks", show=progress):
+        lr = base.lr.get(network, base.lr["default"])
+        middle = round(math.log(lr, FACTOR))
+        best[network] = FACTOR ** climb(lambda k, network=network: score(network, k), middle)
+    return best

@@ -1,0 +1,46 @@
+"""What is compared, by the name that commands, records and tables have for it (section 4).
+
+A system chooses real images, learns in some space, or draws from the prior. Each ends in a
+:class:`~ld3m_min.synthetic.SyntheticSet`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ld3m_min.config import SpaceName
+from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL, Residual
+
+
+@dataclass(frozen=True)
+class System:
+    """One way to make a small set.
+
+    Attributes:
+        label: in tables.
+        how: "chosen" among real images, "learned" by a distillation algorithm, or "drawn" from the
+            prior, where nothing is learned.
+        space: that its images are made in.
+        residual: of the sampler, where the system is a choice of it; None leaves the preset's.
+    """
+
+    label: str
+    how: Literal["chosen", "learned", "drawn"]
+    space: SpaceName
+    residual: Residual | None = None
+
+
+# in the order of the tables; to add one that is learned, add a line
+SYSTEMS: dict[str, System] = {
+    "random": System("random real images", "chosen", "pixel"),
+    "k-means": System("real images nearest to the means", "chosen", "pixel"),
+    "pixel": System("pixels", "learned", "pixel"),
+    "autoencoder": System("autoencoder latents", "learned", "autoencoder"),
+    "ld3m-paper": System("LD3M, equation (6)", "learned", "ld3m", PAPER_RESIDUAL),
+    "ld3m-code": System("LD3M, public code", "learned", "ld3m", PUBLIC_RESIDUAL),
+    "initial": System("initial codes, equation (6)", "drawn", "ld3m", PAPER_RESIDUAL),
+    "initial-code": System("initial codes, public code", "drawn", "ld3m", PUBLIC_RESIDUAL),
+    "sampled": System("samples of the prior", "drawn", "ld3m"),
+}
+LEARNED = tuple(name for name, system in SYSTEMS.items() if system.how == "learned")
