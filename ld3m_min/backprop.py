@@ -65,6 +65,8 @@ class Plan:
         compile: "off", or a mode of `torch.compile`.
         auto: let :func:`ld3m_min.planner.fallback.choose` say what is recomputed; precision, format
             and compilation stay as given.
+        probe: let :func:`ld3m_min.planner.engine.probed` say precision and compilation, by trying
+            them on this machine. Another machine may go on with another engine, up to rounding.
 
     Raises:
         InputError: a value out of range, or values that do not go together.
@@ -82,10 +84,13 @@ class Plan:
     channels_last: bool = False
     compile: str = "off"
     auto: bool = False
+    probe: bool = False
 
     @property
     def engine(self) -> dict[str, str | bool]:
         """How the networks are run, whatever is recomputed, by the names of the fields."""
+        if self.probe:
+            return {"probe": True}
         return {
             "precision": self.precision,
             "channels_last": self.channels_last,
@@ -104,6 +109,10 @@ class Plan:
         if self.decoder_chunk and not self.decoder:
             raise InputError(
                 "plan.decoder_chunk is for a decoder that is recomputed; set decoder=True"
+            )
+        if self.probe and (self.precision, self.compile) != ("float32", "off"):
+            raise InputError(
+                "plan.probe chooses precision and compile itself; leave them out or set probe=False"
             )
         if self.compile == "reduce-overhead" and (self.steps or self.decoder or self.two_pass):
             raise InputError(

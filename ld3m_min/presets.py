@@ -147,7 +147,7 @@ PRESETS: dict[str, Preset] = {
             batch_real=64,
             prior="imagenette-64",
             network=NetworkConfig(width=64),
-            plan=AUTO,
+            plan=replace(AUTO, probe=True),
             mtt=MTTConfig(
                 experts=5,
                 train_epochs=8,

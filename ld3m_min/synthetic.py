@@ -127,7 +127,11 @@ class SyntheticSet:
             )
         codes = {k: v.to(prior.device) for k, v in self.state.items()}
         # nothing is differentiated, so nothing has to be recomputed
-        plan = Plan(precision=config.plan.precision, channels_last=config.plan.channels_last)
+        ran = self.recipe.get("plan") or {}  # where a probe chose, it says what
+        plan = Plan(
+            precision=ran.get("precision", config.plan.precision),
+            channels_last=config.plan.channels_last,
+        )
         return space.restore(replace(config, plan=plan), codes, prior).images().cpu()
 
     def _loaded_prior(self) -> LatentDiffusionPrior:

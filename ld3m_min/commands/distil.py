@@ -48,7 +48,7 @@ def base(name: str, given: Mapping[str, Any], options: DistilOptions | None) -> 
 def _check_plan(plan: Mapping[str, Any]) -> None:
     """Refuse what `--plan.auto` would choose otherwise, and so ignore."""
     chosen = Plan()
-    kept = {*chosen.engine, "auto"}
+    kept = {*chosen.engine, "auto", "probe"}
     ignored = [k for k, v in to_dict(chosen).items() if k not in kept and plan[k] != v]
     if plan["auto"] and ignored:
         raise InputError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import torch
 
 from ld3m_min.backprop import Plan
 from ld3m_min.config import DistilConfig
+from ld3m_min.planner.engine import probed
 from ld3m_min.planner.forecast import Forecast, forecast, forecasts
 from ld3m_min.planner.machine import SHARE, device_bytes
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
@@ -56,7 +58,9 @@ class FallbackPlans:
 
     Args:
         prior: on any device; not touched.
-        config: `config.plan` with `auto` is replaced by what :func:`choose` finds.
+        config: `config.plan` with `probe` is replaced by what
+            :func:`~ld3m_min.planner.engine.probed` finds, and with `auto` by what :func:`choose`
+            finds.
         device: where the run is.
         classes: of the data; None takes the prior's.
 
@@ -76,6 +80,8 @@ class FallbackPlans:
         device: str | torch.device = "cpu",
         classes: int | None = None,
     ) -> None:
+        if config.plan.probe:
+            config = replace(config, plan=probed(prior, config, device=device, classes=classes))
         self._prior, self._config = prior, config
         self._device, self._classes = device, classes
         self.taken = False

@@ -43,7 +43,9 @@ def finish_prior(
         data: what it was trained on.
         prior: trained.
         out: the folder of its training; the prior is written into `out`/model.
-        records: folder of the record. A grid of samples of photographs stands beside it.
+        records: folder of the record. Grids of samples of photographs, with guidance and without,
+            stand beside it. A picture beside real images is kept in `out`: held-out ones, their
+            reconstructions, samples, and the training images nearest to them.
         start: folder of the prior that the training went on from.
         device: where the prior is.
 
@@ -76,7 +78,15 @@ def finish_prior(
         quality = measured.quality
         write_image_card(out / "model", config, asked, data, prior, quality, record)
         records.mkdir(parents=True, exist_ok=True)
-        _save_samples(measured.samples, records / f"{name}.png", len(data.classes))
+        classes = len(data.classes)
+        _save_samples(measured.samples, records / f"{name}.png", classes)
+        _save_samples(measured.unguided, records / f"{name}-unguided.png", classes)
+        # real images may not be ours to publish: they stay with the training
+        beside = torch.stack(
+            [x.unflatten(0, (classes, -1))[:, 0] for x in (measured.samples, measured.nearest)]
+        )
+        rows = torch.cat([measured.held, beside]).flatten(0, 1)
+        save_strip(rows, out / "beside-real-images.png", columns=classes)
     training.save(out / "model")
     write_json(records / f"{name}.json", record | {"quality": asdict(quality)})
     return quality
@@ -225,8 +235,20 @@ def _measured(asked: ClassifierConfig, quality: ImageQuality, classes: int) -> s
 {quality.feature_distance:.2f} |
 | class-conditional samples recognised by the classifier (chance {_percent(1 / classes)}) | \
 {_percent(quality.recognised)} |
+| the same without guidance | {_percent(quality.recognised_unguided)} |
 | diversity within a class in the classifier's features, over that of real images | \
-{quality.diversity:.2f} |"""
+{quality.diversity:.2f} |
+| distance to the nearest training image in the same features, over that of held-out images | \
+{quality.novelty:.2f} |
+
+{_verdict(quality)}"""
+
+
+def _verdict(quality: ImageQuality) -> str:
+    """Whether a prior is fit to be distilled through, by its figures."""
+    if not quality.shortcomings:
+        return "**Fit for distillation**, by all of these figures."
+    return "**Lacking**: " + "; ".join(quality.shortcomings) + "."
 
 
 def _percent(share: float) -> str:

@@ -65,9 +65,12 @@ class ImageQuality:
         feature_distance: mean distance of an image to its reconstruction in the classifier's
             features, over that of two images.
         recognised: fraction of class-conditional samples that the classifier takes for their class.
+        recognised_unguided: of samples drawn without guidance.
         diversity: mean distance between samples of a class in the classifier's features, over that
             of real images of a class.
-        samples: how many were drawn.
+        novelty: mean distance of a sample to its nearest training image in the classifier's
+            features, over that of held-out images; a copy has 0.
+        samples: how many were drawn, with guidance and without.
         held_out: how many real images were reconstructed.
     """
 
@@ -78,9 +81,37 @@ class ImageQuality:
     agreement: float
     feature_distance: float
     recognised: float
+    recognised_unguided: float
     diversity: float
+    novelty: float
     samples: int
     held_out: int
+
+    @property
+    def shortcomings(self) -> tuple[str, ...]:
+        """What a prior that distils well should reach and this one does not, in words."""
+        real = self.classifier_accuracy
+        bars = (
+            (self.psnr, 26.0, "reconstruction of {:.1f} dB, wanted {:.1f}"),
+            (self.ssim, 0.8, "reconstruction with SSIM {:.2f}, wanted {:.2f}"),
+            (
+                self.reconstructed_accuracy,
+                0.95 * real,
+                "reconstructions recognised at {:.0%}, wanted {:.0%}",
+            ),
+            (
+                self.recognised_unguided,
+                0.75 * real,
+                "samples without guidance recognised at {:.0%}, wanted {:.0%}",
+            ),
+            (
+                self.recognised,
+                min(1.15 * real, 1.0),
+                "samples with guidance recognised at {:.0%}, wanted {:.0%}",
+            ),
+            (self.diversity, 0.7, "diversity of {:.2f} of real images, wanted {:.2f}"),
+        )
+        return tuple(text.format(value, bar) for value, bar, text in bars if value < bar)
 
 
 @dataclass(frozen=True)
@@ -90,10 +121,16 @@ class MeasuredImages:
     Attributes:
         quality: the figures.
         samples: the images that were drawn, in [0, 1], in order of their classes, on the CPU.
+        unguided: drawn without guidance, from the same noise.
+        nearest: the training image nearest to each of the samples, in the classifier's features.
+        held: a held-out image of each class, and its reconstruction.
     """
 
     quality: ImageQuality
     samples: Float[Tensor, "B 3 H W"]
+    unguided: Float[Tensor, "B 3 H W"]
+    nearest: Float[Tensor, "B 3 H W"]
+    held: Float[Tensor, "2 K 3 H W"]
 
 
 @dataclass(frozen=True)
@@ -185,20 +222,31 @@ def measure_images(
     held, truth = data.validation.take(index).cpu(), data.validation.labels.cpu()[index]
     again = torch.cat([prior.decode(prior.encode(b.to(device))).cpu() for b in held.split(25)])
     labels = torch.arange(len(data.classes)).repeat_interleave(config.per_class)
-    samples = sample_prior(
-        prior,
-        labels,
-        data.size,
-        steps=config.steps,
-        guidance_scale=config.guidance_scale,
-        seed=seed,
-        batch=20 if device.type == "cpu" else 250,
-    ).cpu()
-    real, rebuilt, made = (
-        ask(classifier, x, data, config.size, device) for x in (held, again, samples)
+    samples, unguided = (
+        sample_prior(
+            prior,
+            labels,
+            data.size,
+            steps=config.steps,
+            guidance_scale=scale,
+            seed=seed,
+            batch=20 if device.type == "cpu" else 250,
+        ).cpu()
+        for scale in (config.guidance_scale, 1.0)
     )
+    real, rebuilt, made, plain = (
+        ask(classifier, x, data, config.size, device) for x in (held, again, samples, unguided)
+    )
+    trained = torch.cat(
+        [
+            ask(classifier, data.train.take(part).cpu(), data, config.size, device).features
+            for part in torch.arange(len(data.train)).split(500)
+        ]
+    )
+    gaps = torch.cdist(made.features, trained).min(1)
     moved = (real.features - rebuilt.features).norm(dim=1).mean()
     diversity = _within(made.features, labels) / _within(real.features, truth)
+    novelty = gaps.values.mean() / torch.cdist(real.features, trained).amin(1).mean()
     quality = ImageQuality(
         psnr=_psnr(again, held),
         ssim=round(ssim(again, held).mean().item(), 4),
@@ -207,11 +255,21 @@ def measure_images(
         agreement=_share(rebuilt.labels == real.labels),
         feature_distance=round((moved / _any_two(real.features)).item(), 4),
         recognised=_share(made.labels == labels),
+        recognised_unguided=_share(plain.labels == labels),
         diversity=round(diversity.item(), 3),
+        novelty=round(novelty.item(), 3),
         samples=len(samples),
         held_out=len(held),
     )
-    return MeasuredImages(quality, samples)
+    # the first of each class; of a class that has none, the first of all
+    first = torch.stack([(truth == k).int().argmax() for k in range(len(data.classes))])
+    return MeasuredImages(
+        quality,
+        samples,
+        unguided,
+        data.train.take(gaps.indices).cpu(),
+        torch.stack([held[first], again[first]]),
+    )
 
 
 def ask(

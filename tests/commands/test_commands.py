@@ -440,11 +440,14 @@ def test_a_changed_search_has_a_name_of_its_own(searches):
             "1",
         ]
     )()
-    assert [o["only"] for _, o, _ in searches] == [
-        f"{a}-{s}" for a, s in PAIRS if a == "MTT"
-    ]
+    assert [o["only"] for _, o, _ in searches] == [f"{a}-{s}" for a, s in PAIRS if a == "MTT"]
     name, options, config = searches[0]
-    assert options["seeds"] == 1 and name.startswith("paper-") and name not in PRESETS and options["iterations"] is None
+    assert (
+        options["seeds"] == 1
+        and name.startswith("paper-")
+        and name not in PRESETS
+        and options["iterations"] is None
+    )
     plain = preset("paper", algorithm="MTT", space="pixel", size=256)
     assert config == replace(
         plain,

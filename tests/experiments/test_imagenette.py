@@ -27,7 +27,7 @@ from ld3m_min.prior.architecture import build_prior
 from ld3m_min.prior.card import finish_prior
 from ld3m_min.prior.classifier import ClassifierConfig, some_of_each, train_classifier
 from ld3m_min.prior.presets import prior_preset
-from ld3m_min.prior.quality import measure_images
+from ld3m_min.prior.quality import ImageQuality, measure_images
 from ld3m_min.prior.train import train_prior
 
 SMALL = replace(
@@ -120,6 +120,41 @@ def test_the_classifier_learns_is_kept_and_classifies(digits, tmp_path):
         and 0.1 < quality.diversity < 2
     )
     assert samples.shape == (20, 3, 32, 32) and quality.held_out == 50
+    assert not torch.equal(samples, measured.unguided) and quality.recognised_unguided > 0.2
+    assert 0.3 < quality.novelty < 2, "the samples are neither copies nor far from all images"
+    assert measured.nearest.shape == samples.shape and measured.held.shape == (2, 10, 3, 32, 32)
+    assert "wanted" not in " ".join(
+        replace(quality, recognised=1.0, recognised_unguided=1.0, diversity=0.8).shortcomings
+    )
+
+
+def test_what_a_prior_lacks_is_said():
+    figures = dict(
+        psnr=26.0, ssim=0.8, classifier_accuracy=0.6, reconstructed_accuracy=0.58, agreement=0.7,
+        feature_distance=0.3, recognised=0.7, recognised_unguided=0.46, diversity=0.7, novelty=1.0,
+        samples=20, held_out=20,
+    )  # fmt: skip
+    assert not ImageQuality(**figures).shortcomings
+    worse = ImageQuality(**figures | {"psnr": 20.04, "recognised": 0.6})
+    assert worse.shortcomings == (
+        "reconstruction of 20.0 dB, wanted 26.0",
+        "samples with guidance recognised at 60%, wanted 69%",
+    )
+
+
+def test_a_prior_that_copies_its_training_images_has_no_novelty(digits):
+    """A prior whose samples are training images, whatever they are drawn from."""
+    config = ClassifierConfig(
+        network="ConvNet", width=8, size=32, epochs=1, held_out=20, per_class=2, steps=2
+    )
+    classifier = train_classifier(digits, config, progress=False)
+    prior = LatentDiffusionPrior.from_pretrained("digits")
+    copies = digits.train.take(torch.arange(20))
+    prior.decode = lambda z: copies[: len(z)]
+    prior.encode = lambda x: torch.zeros(len(x), 3, 8, 8)
+    measured = measure_images(prior, digits, classifier, config)
+    assert measured.quality.novelty < 0.01  # rounding of the distances
+    assert torch.equal(measured.nearest, measured.samples)
     assert (
         digits.validation.labels[some_of_each(digits.validation, 30)].bincount().tolist()
         == [3] * 10
@@ -167,10 +202,17 @@ def test_a_finished_prior_has_card_record_samples_and_loads_as_float32(made, tmp
         and record["files"] == "PNG, 24 x 24 px"
         and record["seconds"] >= 0
     )
-    assert Image.open(tmp_path / "records" / "prior-tiny-seed0.png").size == (10 * 32, 2 * 32)
+    for end in ("", "-unguided"):
+        picture = Image.open(tmp_path / "records" / f"prior-tiny-seed0{end}.png")
+        assert picture.size == (10 * 32, 2 * 32)
+    # real images stay with the training
+    assert Image.open(tmp_path / "out" / "beside-real-images.png").size == (10 * 32, 4 * 32)
     card = (tmp_path / "out" / "model" / "README.md").read_text()
     assert (
-        "non-commercial" in card and "PNG, 24 x 24 px" in card and f"{quality.psnr:.1f} dB" in card
+        "non-commercial" in card
+        and "PNG, 24 x 24 px" in card
+        and f"{quality.psnr:.1f} dB" in card
+        and "**Lacking**: reconstruction of" in card
     )
     files = sum(f.stat().st_size for f in (tmp_path / "out" / "model").rglob("*.safetensors"))
     loaded = LatentDiffusionPrior.from_pretrained(tmp_path / "out" / "model")
@@ -218,6 +260,45 @@ def test_a_cell_of_images_becomes_a_record(made, tmp_path, monkeypatch):
     )
     frame = tables.table(results.load_records(tmp_path / "r"), "imagenette", "nette-smoke")
     assert frame.index[0][2].endswith("random-prior") and frame["95 % interval"].iloc[0] == "–"
+
+
+PHOTOS = [
+    cell
+    for name in ("photos", "photos-ablation", "photos-steps", "photos-priors")
+    for cell in grids.grid(f"{name}-smoke")
+    if cell.seed == 0 and cell.algorithm in ("none", "DM")
+]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        root = made_folder(tmp_path_factory.mktemp("photos"), per_class=6)
+        patch.setenv("LD3M_DATA", str(root))
+        patch.setenv("LD3M_CACHE", str(root.parent / "cache"))
+        with pytest.warns(UserWarning, match="do not compare with the paper's"):
+            data = load_data("imagenette", size=64, progress=False)
+    return data, build_prior(prior_preset("imagenette-64-smoke"), data.classes)
+
+
+@pytest.mark.parametrize("cell", PHOTOS, ids=lambda c: c.name.removeprefix("imagenette-photos-"))
+def test_every_system_at_64_px_becomes_a_record(photos, tmp_path, cell):
+    data, prior = photos
+    record = running.make_record(
+        cell,
+        data,
+        records=tmp_path / "r",
+        runs=tmp_path,
+        prior=prior if grids.SPACES[cell.system.space].needs_prior else None,
+        progress=False,
+        architectures=("ConvNet",),
+    )
+    learned = cell.system.how == "learned"
+    assert len(record["loss"]) == 2 * learned and 0 <= record["accuracies"]["ConvNet"][0] <= 1
+    assert (record["prior"] is None) == (cell.system.space == "pixel")
+    assert (tmp_path / "r" / f"{cell.name}.png").exists() == (cell.system.how != "chosen")
+    frame = tables.table(results.load_records(tmp_path / "r"), "imagenette", "photos-smoke")
+    assert frame.index[0][2].startswith(cell.system.label)
 
 
 def test_real_photographs_never_stand_beside_the_records(made, tmp_path, monkeypatch):
@@ -305,7 +386,9 @@ def test_every_kind_of_cell_at_128_px(nette, tmp_path_factory, cell):
     if cell.variant == "256px":
         data = load_data("imagenette", size=256, progress=False, cache=False)
         few = replace(data.train, images=data.train.images[::50], labels=data.train.labels[::50])
-    prior = cell.load_prior()
+    prior = None
+    if grids.SPACES[cell.system.space].needs_prior:  # as `train-prior` makes it, but untrained
+        prior = build_prior(prior_preset("imagenette-128-smoke"), nette.classes)
     record = running.make_record(
         cell,
         replace(data, train=few),
@@ -316,11 +399,11 @@ def test_every_kind_of_cell_at_128_px(nette, tmp_path_factory, cell):
         architectures=("ConvNet",),
     )
     assert record["split"] == "test" and record["data"]["splits"]["test"] == 500
-    if cell.space != "random":
+    if cell.system.how == "learned":
         assert (
             len(record["loss"]) == 2
             and all(np.isfinite(record["loss"]))
             and record["seconds_per_iteration"] > 0
         )
-    if cell.space == "ld3m" and cell.variant != "c-only":
+    if cell.system.space == "ld3m" and cell.variant != "c-only":
         assert all(g > 0 for g in record["grad_Z"])
