@@ -267,8 +267,10 @@ def few_tokens(module: nn.Module, device: torch.device) -> None:
         from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
         fused = AttnProcessor2_0  # others are the prior's own
-        now = module.attn_processors.items()
-        module.set_attn_processor({k: AttnProcessor() if type(p) is fused else p for k, p in now})
+        denoiser: Any = module
+        now = denoiser.attn_processors.items()
+        plain = {k: AttnProcessor() if type(p) is fused else p for k, p in now}
+        denoiser.set_attn_processor(plain)
 
 
 def _engine(plan: EnginePlan) -> Engine:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,8 @@ def network_rates(
         return sum(values) / len(values)
 
     wanted = [n for n in NAMES if only in ("", n)]
-    best = {}
+    best: dict[str, float] = {}
     for network in bar(wanted, desc="networks", show=progress):
         lr = base.lr.get(network, base.lr["default"])
-        middle = round(math.log(lr, FACTOR))
-        best[network] = FACTOR ** climb(lambda k, network=network: score(network, k), middle)
+        best[network] = FACTOR ** climb(partial(score, network), round(math.log(lr, FACTOR)))
     return best

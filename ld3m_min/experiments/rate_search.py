@@ -60,7 +60,8 @@ class Try:
     @property
     def key(self) -> str:
         """A digest of all that its result depends on, but for the prior's weights."""
-        return digest([asdict(self.config), asdict(self.protocol), list(VALIDATORS), self.content])
+        lr = {a: self.protocol.lr.get(a, self.protocol.lr["default"]) for a in VALIDATORS}
+        return digest([asdict(self.config), asdict(self.protocol) | {"lr": lr}, self.content])
 
 
 @dataclass(frozen=True)
