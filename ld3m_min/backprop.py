@@ -65,8 +65,8 @@ class Plan:
         compile: "off", or a mode of `torch.compile`.
         auto: let :func:`ld3m_min.planner.fallback.choose` say what is recomputed; precision, format
             and compilation stay as given.
-        probe: let :func:`ld3m_min.planner.engine.probed` say precision and compilation, by trying
-            them on this machine. Another machine may go on with another engine, up to rounding.
+        probe: let a probe of this machine say precision and compilation, by trying them. Another
+            machine may go on with another engine, which is the same up to rounding.
 
     Raises:
         InputError: a value out of range, or values that do not go together.

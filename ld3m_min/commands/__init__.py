@@ -24,6 +24,7 @@ COMMANDS = {
     "experts": "Train the expert trajectories that MTT needs.",
     "train-prior": "Train a prior, measure it, and write it with its model card.",
     "rate-search": "Search the learning rates of a preset on held-out training images.",
+    "real-images": "Train networks on n random real images of each class, and on all of them.",
     "table": "Print a grid's table from its records, list what is missing, or run it.",
     "plan": "Predict memory and time of one iteration under every plan.",
 }
