@@ -303,7 +303,8 @@ def _write(
         records: folder of the records.
         run: folder of the cell's run.
         private: whether real images may not be published, as ImageNet's: they stay with the run.
-            So do the snapshots, the first of which nearly are real images.
+            So do snapshots in pixel and autoencoder space, the first of which nearly are real
+            images.
     """
     for folder in (records, run):
         folder.mkdir(parents=True, exist_ok=True)
@@ -311,7 +312,8 @@ def _write(
     chosen = cell.system.how == "chosen"
     save_strip(made.images(), (real if chosen else records) / f"{cell.name}.png")
     if not chosen and (frames := sorted((run / SNAPSHOTS).glob("*.png"))):
-        join_strip(frames, real / f"{cell.name}-{SNAPSHOTS}.png")
+        place = records if cell.system.space == "ld3m" else real
+        join_strip(frames, place / f"{cell.name}-{SNAPSHOTS}.png")
     write_json(records / f"{cell.name}.json", record)
 
 
