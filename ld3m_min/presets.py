@@ -27,6 +27,7 @@ from ld3m_min.config import (
 from ld3m_min.errors import InputError
 from ld3m_min.io.digests import digest
 from ld3m_min.io.values import from_dict, within
+from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
 from ld3m_min.sampler import SamplerConfig
 from ld3m_min.systems import SYSTEMS
 
@@ -61,12 +62,20 @@ class Preset:
     about: str = ""
 
 
+_EQUATION_6 = SamplerConfig(residual=PAPER_RESIDUAL, eta=1.0)
 _PAPER = Preset(
-    DistilConfig(dataset="imagenette", size=128, iterations=5000, prior="cin256-v2", plan=AUTO),
+    DistilConfig(
+        dataset="imagenette",
+        size=128,
+        iterations=5000,
+        prior="cin256-v2",
+        sampler=_EQUATION_6,
+        plan=AUTO,
+    ),
     EvalConfig(),
     lr={"DC": 1e-3, "DM": 1e-2, "MTT": 10.0},
-    distil_at={256: {"iterations": 10000, "sampler": SamplerConfig(steps=20)}},
-    about="the paper's supplement: 128 px, T = 10, 5,000 iterations, 5,000 experts",
+    distil_at={256: {"iterations": 10000, "sampler": replace(_EQUATION_6, steps=20)}},
+    about="equation (6) and the supplement's values: 128 px, T = 10, 5,000 iterations and experts",
 )
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
@@ -198,7 +207,7 @@ PRESETS: dict[str, Preset] = {
         EvalConfig(),
         lr=_PAPER.lr,
         distil_at=_PAPER.distil_at
-        | {256: {"iterations": 1000, "sampler": SamplerConfig(steps=20)}},
+        | {256: {"iterations": 1000, "sampler": replace(_EQUATION_6, steps=20)}},
         about="as paper, for ImageNette with the prior trained here: 1,000 iterations, 60 experts "
         "of 8 epochs",
     ),
@@ -221,6 +230,7 @@ PRESETS: dict[str, Preset] = {
         replace(
             _PAPER.distil,
             iterations=10000,
+            sampler=SamplerConfig(residual=PUBLIC_RESIDUAL),
             redraw_noise=True,
             normalisation="reference-mismatch",
             mtt=MTTConfig(expert_epochs=2, max_start_epoch=2, steps=10, gradient="approximate"),
@@ -278,7 +288,8 @@ def preset(
     at_size = chosen.distil_at.get(asked["size"], {})
     below = replace(chosen.distil, **values | at_size)
     if system is not None and system.residual is not None:
-        below = replace(below, sampler=replace(below.sampler, residual=system.residual))
+        sampler = replace(below.sampler, residual=system.residual, eta=system.eta)
+        below = replace(below, sampler=sampler)
     fields = to_dict(below)
     made = from_dict(DistilConfig, joined(fields, chosen.changes, DistilConfig))
     return replace(made, **overrides)

@@ -22,13 +22,17 @@ class System:
         how: "chosen" among real images, "learned" by a distillation algorithm, or "drawn" from the
             prior, where nothing is learned.
         space: that its images are made in.
-        residual: of the sampler, where the system is a choice of it; None leaves the preset's.
+        residual: of the sampler, where the system is a choice of it; None leaves the preset's
+            sampler as it is.
+        eta: of the sampler, with the residual: equation (6) adds fresh noise at every step, the
+            public code none.
     """
 
     label: str
     how: Literal["chosen", "learned", "drawn"]
     space: SpaceName
     residual: Residual | None = None
+    eta: float = 0.0
 
 
 # in the order of the tables; to add one that is learned, add a line
@@ -37,9 +41,9 @@ SYSTEMS: dict[str, System] = {
     "k-means": System("real images nearest to the means", "chosen", "pixel"),
     "pixel": System("pixels", "learned", "pixel"),
     "autoencoder": System("autoencoder latents", "learned", "autoencoder"),
-    "ld3m-paper": System("LD3M, equation (6)", "learned", "ld3m", PAPER_RESIDUAL),
+    "ld3m-paper": System("LD3M, equation (6)", "learned", "ld3m", PAPER_RESIDUAL, 1.0),
     "ld3m-code": System("LD3M, public code", "learned", "ld3m", PUBLIC_RESIDUAL),
-    "initial": System("initial codes, equation (6)", "drawn", "ld3m", PAPER_RESIDUAL),
+    "initial": System("initial codes, equation (6)", "drawn", "ld3m", PAPER_RESIDUAL, 1.0),
     "initial-code": System("initial codes, public code", "drawn", "ld3m", PUBLIC_RESIDUAL),
     "sampled": System("samples of the prior", "drawn", "ld3m"),
 }

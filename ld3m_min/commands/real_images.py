@@ -37,7 +37,7 @@ class RealImagesOptions:
     """
 
     preset: str = "cpu"
-    counts: tuple[int, ...] = (*COUNTS, 0)
+    counts: tuple[int, ...] = COUNTS
     seeds: int = 3
     device: str = "cpu"
     max_seconds: float | None = None

@@ -29,7 +29,7 @@ from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import stoppable
 from ld3m_min.presets import eval_preset
 
-COUNTS = (1, 2, 5, 10, 20, 50, 100)  # real images of each class; and all of them, which is 0
+COUNTS = (1, 2, 5, 10, 20, 50, 100, 0)  # real images of each class; 0 is all of them
 BATCH = 32  # images of a step, from where on a set is larger than that
 FEWEST = 15  # epochs
 
@@ -75,7 +75,7 @@ def measure(
     name: str,
     data: DataSplits,
     *,
-    counts: Sequence[int] = (*COUNTS, 0),
+    counts: Sequence[int] = COUNTS,
     seeds: int = 3,
     records: str | Path = RECORDS,
     runs: str | Path = RUNS,

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from ld3m_min.experiments import grids, running, tables
 from ld3m_min.experiments import records as results
 from ld3m_min.presets import eval_preset, preset
-from ld3m_min.residual import PAPER_RESIDUAL
+from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
 from ld3m_min.run import random_real
 
 
@@ -151,6 +152,7 @@ def test_variants_change_what_they_say():
     assert (
         base.sampler.steps == 10
         and base.sampler.residual == PAPER_RESIDUAL
+        and base.sampler.eta == 1
         and base.prior == "imagenette-128"
     )
     assert [config(f"T{n}").sampler.steps for n in (5, 20, 40, 80)] == [5, 20, 40, 80]
@@ -161,6 +163,15 @@ def test_variants_change_what_they_say():
     assert config("prior-5k").prior == "imagenette-128-5k"
     assert config("256px").size == 256 and config("256px").sampler.steps == 20
     assert config("random-prior") == base
+    code = grids.Cell("imagenette", "nette", "ld3m-code", "MTT", 1).config().sampler
+    assert code.residual == PUBLIC_RESIDUAL and code.eta == 0
+
+
+def test_the_preset_paper_is_the_paper_and_reference_the_public_code():
+    paper, reference = preset("paper", size=256).sampler, preset("reference").sampler
+    assert (paper.residual, paper.eta, paper.steps) == (PAPER_RESIDUAL, 1, 20)
+    assert preset("paper").sampler == replace(paper, steps=10)
+    assert (reference.residual, reference.eta) == (PUBLIC_RESIDUAL, 0)
 
 
 @pytest.mark.parametrize("number, rows", [(1, 90), (2, 36), (3, 42), (4, 20)])
