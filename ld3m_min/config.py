@@ -20,7 +20,7 @@ from ld3m_min.io.values import checked
 from ld3m_min.sampler import SamplerConfig
 
 Algorithm = Literal["DC", "DM", "MTT"]
-SpaceName = Literal["pixel", "autoencoder", "ld3m"]
+SpaceName = Literal["pixel", "autoencoder", "autoencoder-bytes", "fred", "ddif", "ld3m"]
 Architecture = Literal["ConvNet", "AlexNet", "VGG11", "ResNet18", "ViT", "MLP", "ResNet10"]
 Norm = Literal["instance", "batch", "layer", "none"]
 Normalisation = Literal["shared", "reference-mismatch"]
@@ -129,6 +129,58 @@ class MTTConfig:
 
 
 @dataclass(frozen=True)
+class FreDConfig:
+    """Images by their frequencies, for the space "fred" (FreD, NeurIPS 2023).
+
+    Attributes:
+        kept: frequencies that each class keeps, of those of an image. None takes an eighth of them,
+            which makes room for eight images in the place of one.
+    """
+
+    __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
+
+    kept: int | None = None
+
+    def __post_init__(self) -> None:
+        checked(self, kept=">= 1")
+
+
+@dataclass(frozen=True)
+class DDiFConfig:
+    """Images as small networks of the coordinates, for the space "ddif" (arXiv 2503.04835).
+
+    Attributes:
+        width: numbers in a hidden layer. None takes the published ones, or what lies between: 6 up
+            to 32 pixels, 20 at 128, in proportion to the size above 32.
+        hidden: layers between the first one and the last. None takes 1 up to 32 pixels, 2 above.
+        first_frequency: factor in the sines of the first layer.
+        hidden_frequency: factor in the sines of the others.
+        fit_steps: steps of Adam that bring the networks to real images before the distillation.
+        fit_lr: learning rate of these steps, where it starts; it falls to 0 as a cosine.
+    """
+
+    __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
+
+    width: int | None = None
+    hidden: int | None = None
+    first_frequency: float = 30.0
+    hidden_frequency: float = 40.0
+    fit_steps: int = 1000
+    fit_lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        checked(
+            self,
+            width=">= 1",
+            hidden=">= 0",
+            first_frequency="> 0",
+            hidden_frequency="> 0",
+            fit_steps=">= 0",
+            fit_lr="> 0",
+        )
+
+
+@dataclass(frozen=True)
 class DistilConfig:
     """One distillation (section 4.1).
 
@@ -138,7 +190,8 @@ class DistilConfig:
         size: side of the images, in pixels.
         algorithm: what is matched (section 2.1).
         space: what is learned (sections 2.3 and 3).
-        ipc: images per class.
+        ipc: images per class. The spaces "autoencoder-bytes", "fred" and "ddif" have more, in the
+            storage of so many.
         iterations: iterations of the distillation. 0 leaves the real images that the set starts
             from.
         lr: learning rate of SGD on what is learned: pixels, Z, or Z and c alike.
@@ -153,6 +206,8 @@ class DistilConfig:
         plan: how gradients pass the generator (section 3.3).
         dc: for the algorithm "DC".
         mtt: for the algorithm "MTT".
+        fred: for the space "fred".
+        ddif: for the space "ddif".
         learn_z: learn the latents Z, in the space "ld3m".
         learn_c: learn the conditioning c, in the space "ld3m".
         redraw_noise: draw the forward noise anew at every generation, as the public code does; for
@@ -181,6 +236,8 @@ class DistilConfig:
     plan: Plan = field(default_factory=Plan)
     dc: DCConfig = field(default_factory=DCConfig)
     mtt: MTTConfig = field(default_factory=MTTConfig)
+    fred: FreDConfig = field(default_factory=FreDConfig)
+    ddif: DDiFConfig = field(default_factory=DDiFConfig)
     learn_z: bool = True
     learn_c: bool = True
     redraw_noise: bool = False
@@ -265,6 +322,12 @@ class EvalConfig:
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration, which is a dataclass, as nested dicts of values that JSON and YAML have."""
     return dataclasses.asdict(config)
+
+
+def own_settings(config: DistilConfig) -> dict[str, Any]:
+    """:func:`to_dict` of a distillation, without the settings of spaces that it isn't in."""
+    others = {"fred", "ddif"} - {config.space}
+    return {k: v for k, v in to_dict(config).items() if k not in others}
 
 
 def hints_of(kind: type) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def prepare(
                 prior = prior.for_classes(matching.rows, data.classes)
                 if progress:
                     print(matching.table(), file=sys.stderr)
-    initial, labels = draw_initial_images(data, config.ipc, config.seed)
+    each = SPACES[config.space].per_class(config, prior)
+    initial, labels = draw_initial_images(data, each, config.seed)
     initial, labels = initial.to(device), labels.to(device)
     space, memory = build_space(config, initial, labels, prior), None
     if prior is not None and (config.iterations > 0 or config.plan.auto):

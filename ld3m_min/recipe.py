@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ld3m_min.config import DistilConfig
+from ld3m_min.config import DistilConfig, own_settings
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.engines import engine_of
 from ld3m_min.prior.class_matching import ClassMatching
@@ -21,16 +21,16 @@ def identity(
 ) -> dict[str, Any]:
     """What two runs must share for one to go on from the other's checkpoint.
 
-    The configuration without what touches no number (how often is saved, patience, memory plans)
-    or only says how far to go (iterations), and the content of the training images and of the
-    prior in place of their names.
+    The configuration without what touches no number (how often is saved, patience, memory plans,
+    settings of other spaces) or only says how far to go (iterations), and the content of the
+    training images and of the prior in place of their names.
 
     Args:
         config: of the run.
         data: with the run's normalisation.
         prior: None in pixel space.
     """
-    values = {k: v for k, v in asdict(config).items() if k not in _TOUCH_NO_NUMBER}
+    values = {k: v for k, v in own_settings(config).items() if k not in _TOUCH_NO_NUMBER}
     content = {"data": data.train.digest, "mean": list(data.mean), "std": list(data.std)}
     if prior is not None:
         content["prior"] = prior.digest

@@ -129,10 +129,13 @@ def distil(
         if config.iterations == 0:
             found = checkpoints.load() if resume else None
             _check_length(found, setup, checkpoints)
+            setup.space.begin()
             return _finish(setup, [], checkpoints, Stop())
         learner = make_learner(setup, _experts(setup, experts, work, progress), checkpoints)
-        if resume:
-            _check_length(learner.go_on(), setup, checkpoints)
+        found = learner.go_on() if resume else None
+        _check_length(found, setup, checkpoints)
+        if found is None:
+            setup.space.begin()
         with checkpoints.stoppable() as stop:
             _iterate(setup, learner, callback, progress)
             return _finish(setup, learner.history, checkpoints, stop)

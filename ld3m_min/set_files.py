@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ld3m_min.io.files import read_json
 from ld3m_min.io.text import shown
 from ld3m_min.io.values import from_dict
 from ld3m_min.prior.weights import SHIPPED, is_explicit
+from ld3m_min.spaces.base import is_class_by_class
 from ld3m_min.spaces.build import SPACES
 
 FORMAT, VERSION = "ld3m_min synthetic set", 2
@@ -141,7 +142,13 @@ def check_tensors(folder: Path, tensors: Mapping[str, Tensor], index: Mapping[st
     if tensors["images"].dtype != torch.float32:
         raise InputError(f"{file}: images are {tensors['images'].dtype}, not float32")
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
-    check_set(tensors["images"], tensors["labels"], index["classes"], state, f"{file}: ")
+    images, labels = tensors["images"], tensors["labels"]
+    check_set(images, labels, index["classes"], state, f"{file}: ", space.by_class)
+    size = index["recipe"]["config"].get("size")
+    if size is not None and images.shape[2:] != (size, size):  # codes are decoded at that size
+        raise InputError(
+            f"{file}: images are {tuple(images.shape)}, but recipe.config.size is {size}"
+        )
 
 
 def check_set(
@@ -150,6 +157,7 @@ def check_set(
     classes: Sequence[object],
     state: Mapping[str, Tensor],
     where: str = "",
+    by_class: Collection[str] = (),
 ) -> None:
     """Whether the parts of a set fit together.
 
@@ -159,6 +167,7 @@ def check_set(
         classes: to be names, each another.
         state: to be finite floats, B of each.
         where: what a message begins with.
+        by_class: names of the state that have a row for each class instead, and may be bytes.
 
     Raises:
         InputError: they do not fit; says what.
@@ -181,7 +190,10 @@ def check_set(
         reach = f"{int(labels.min())} to {int(labels.max())}"
         raise InputError(f"{where}labels reach from {reach}, but there are {len(classes)} classes")
     for name, tensor in state.items():
-        _check_state(name, tensor, len(labels), where)
+        if name in by_class:
+            _check_by_class(name, tensor, labels, len(classes), where)
+        else:
+            _check_state(name, tensor, len(labels), where)
     if not torch.isfinite(images).all():
         raise InputError(f"{where}images are not finite everywhere")
     if len(images) and not 0 <= float(images.min()) <= float(images.max()) <= 1:
@@ -200,6 +212,28 @@ def _check_state(name: str, tensor: Tensor, n: int, where: str) -> None:
         )
     if not torch.isfinite(tensor).all():
         raise InputError(f"{where}state.{name} is not finite everywhere")
+
+
+def _check_by_class(name: str, tensor: Tensor, labels: Tensor, n: int, where: str) -> None:
+    """Whether a tensor of a set's state is bytes or finite floats, a row for each of n classes."""
+    fits = tensor.dtype == torch.uint8 or tensor.is_floating_point()
+    if not fits or tensor.dim() == 0 or len(tensor) != n or not is_class_by_class(labels, n):
+        raise InputError(
+            f"{where}state.{name} is {tuple(tensor.shape)} {tensor.dtype} for {n} classes; it "
+            "needs a row for each class, whose images stand in a row, as many as any other's"
+        )
+    if not torch.isfinite(tensor).all():
+        raise InputError(f"{where}state.{name} is not finite everywhere")
+
+
+def by_class(recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the state that have a row for each class, by the space that a recipe names.
+
+    Args:
+        recipe: of a set; none of it is verified.
+    """
+    space = _mapping(recipe, "config").get("space")
+    return SPACES[space].by_class if isinstance(space, str) and space in SPACES else ()
 
 
 def check_place(folder: str | PathLike[str]) -> None:

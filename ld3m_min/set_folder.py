@@ -114,6 +114,8 @@ def card(contents: SetContents) -> str:
     c, n = contents.recipe["config"], contents.recipe["normalisation"]
     mean, std = ([round(v, 4) for v in n[k]] for k in ("mean", "std"))
     count, ipc = len(contents.labels), len(contents.labels) // len(contents.classes)
+    # `ipc` of the configuration counts storage
+    place = "" if ipc == c.get("ipc", ipc) else f", in the place of {c['ipc']}"
     how = f"distilled by {c['algorithm']} in {c['space']} space"
     if "selection" in contents.recipe:
         how = f"chosen by {in_card(contents.recipe['selection']['method'])}"
@@ -122,8 +124,8 @@ def card(contents: SetContents) -> str:
     return (
         "---\ntask_categories: [image-classification]\ntags: [dataset-distillation]\n---\n"
         f"# {in_card(c['dataset'])}, {how}\n\n"
-        f"{count} images ({ipc} per class) of {c['size']} px, {len(contents.history)} iterations, "
-        f"seed {c['seed']}.\n\n"
+        f"{count} images ({ipc} per class{place}) of {c['size']} px, {len(contents.history)} "
+        f"iterations, seed {c['seed']}.\n\n"
         f"Train on `images/` with the labels of `metadata.jsonl`; normalise with mean {mean} and "
         f"std {std}; augment with DSA ({c['dsa']}). `set.safetensors` has the exact pixels and the "
         "codes; `set.json` the whole recipe.\n"

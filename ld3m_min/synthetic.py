@@ -19,7 +19,7 @@ from ld3m_min.errors import InputError, InputTypeError
 from ld3m_min.io.files import current_version, replace_folder
 from ld3m_min.io.values import from_dict
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
-from ld3m_min.set_files import OWN_PRIOR, check_place, check_set, is_path
+from ld3m_min.set_files import OWN_PRIOR, by_class, check_place, check_set, is_path
 from ld3m_min.set_folder import SetContents, read_set, write_set
 from ld3m_min.spaces.build import SPACES
 
@@ -88,7 +88,13 @@ class SyntheticSet:
         object.__setattr__(self, "history", tuple(self.history))
         if self.home is not None:
             object.__setattr__(self, "home", Path(self.home))
-        check_set(_unit_range(self.pixels), self.labels, self.classes, self.state)
+        check_set(
+            _unit_range(self.pixels),
+            self.labels,
+            self.classes,
+            self.state,
+            by_class=by_class(self.recipe),
+        )
 
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """The images S, float32 in [0, 1]."""
@@ -98,6 +104,11 @@ class SyntheticSet:
     def ipc(self) -> int:
         """Images per class."""
         return len(self.labels) // len(self.classes)
+
+    @property
+    def config(self) -> DistilConfig:
+        """Of the distillation; its `ipc` counts storage, :attr:`ipc` images."""
+        return from_dict(DistilConfig, self.recipe.get("config"), "recipe.config")
 
     @torch.no_grad()
     def regenerate(self, prior: LatentDiffusionPrior | None = None) -> Float[Tensor, "B 3 H W"]:
@@ -113,7 +124,7 @@ class SyntheticSet:
             InputError: a loaded set names a path of the machine that made it, so the prior has to
                 be given; or the prior is another one.
         """
-        config = from_dict(DistilConfig, self.recipe["config"], "recipe.config")
+        config = self.config
         space = SPACES[config.space]
         if not space.needs_prior:
             return space.restore(config, self.state, None).images().detach()

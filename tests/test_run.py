@@ -16,6 +16,7 @@ from ld3m_min.io.checkpoints import Checkpointer
 from ld3m_min.presets import preset
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.run import distil, random_real
+from ld3m_min.spaces import SPACES as KINDS
 from ld3m_min.spaces import build_space, draw_initial_images
 from ld3m_min.synthetic import SyntheticSet
 
@@ -59,12 +60,13 @@ def test_stopped_and_resumed_is_never_stopped(
     assert whole.state.keys() == again.state.keys() and all(
         torch.equal(v, again.state[k]) for k, v in whole.state.items()
     )
-    assert len(whole.history) == 3 and whole.images().shape == (10 * ipc, 3, 32, 32)
+    each = KINDS[space].per_class(config, tiny_prior)
+    assert len(whole.history) == 3 and whole.images().shape == (10 * each, 3, 32, 32)
     assert whole.images().min() >= 0 and whole.images().max() <= 1
     ends = [Checkpointer(tmp_path / p / "checkpoints", None).load() for p in ("whole", "parts")]
     # momenta and MTT's rate too
     assert all(torch.equal(v, ends[1].tensors[k]) for k, v in ends[0].tensors.items())
-    start = draw_initial_images(digits, ipc, config.seed)[0]
+    start = draw_initial_images(digits, each, config.seed)[0]
     if space == "pixel":
         assert not torch.equal(start, whole.images())
 
@@ -159,7 +161,7 @@ def test_refused_before_the_first_iteration(digits, tiny_prior, experts, tmp_pat
     del tiny_prior.null_conditioning
     with pytest.raises(ValueError, match=r"load it with dtype=torch\.float32"):
         distilled(small(), digits, copy.deepcopy(tiny_prior).to(dtype=torch.bfloat16), experts)
-    with pytest.raises(ValueError, match="fewer than ipc"):
+    with pytest.raises(ValueError, match="fewer than the 500 that the set starts from"):
         distilled(small(ipc=500), digits, tiny_prior, experts)
     distilled(small(), digits, tiny_prior, experts, out=tmp_path)
     with pytest.raises(ValueError, match=r"ipc: 1 -> 2"):

@@ -64,8 +64,8 @@ def run(call: Call[DistilOptions, DistilConfig]) -> None:
     experts = options.experts
     if config.algorithm == "MTT" and experts is None:
         experts = Path("runs") / experts_name(config, data)
-    distil(config, data=data, out=options.out, experts=experts, device=options.device)
-    print(f"{len(data.classes) * config.ipc} images in {options.out / 'set'}")
+    made = distil(config, data=data, out=options.out, experts=experts, device=options.device)
+    print(f"{len(made.labels)} images in {options.out / 'set'}")
 
 
 COMMAND = Command(

@@ -57,8 +57,10 @@ def _set(folder: Path) -> SyntheticSet:
 
 
 def base(name: str, given: Mapping[str, Any], options: EvaluateOptions | None) -> EvalConfig:
-    """The preset, for the images per class of the set."""
-    return eval_preset(name, ipc=1 if options is None else _set(options.folder).ipc)
+    """The preset, for the images per class of the set, or for those whose storage it takes."""
+    if options is None:
+        return eval_preset(name)
+    return eval_preset(name, ipc=_set(options.folder).config.ipc)
 
 
 def run(call: Call[EvaluateOptions, EvalConfig]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ld3m_min.config import ALGORITHMS, VALIDATORS, DistilConfig, EvalConfig
+from ld3m_min.config import ALGORITHMS, VALIDATORS, DistilConfig, EvalConfig, own_settings
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
@@ -61,7 +61,7 @@ class Try:
     def key(self) -> str:
         """A digest of all that its result depends on, but for the prior's weights."""
         lr = {a: self.protocol.lr.get(a, self.protocol.lr["default"]) for a in VALIDATORS}
-        return digest([asdict(self.config), asdict(self.protocol) | {"lr": lr}, self.content])
+        return digest([own_settings(self.config), asdict(self.protocol) | {"lr": lr}, self.content])
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ld3m_min.engines import Prepared, prepared
 from ld3m_min.networks import build_network
 from ld3m_min.planner.counter import Counter, fused_attention, on_meta
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.spaces.build import SPACES
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def forecast(
         images = generate_images(meta, config, plan, drawn)
         held = counter.now
         if matching:
-            _match(config, images.detach().requires_grad_(), len(images) // config.ipc)
+            each = SPACES[config.space].per_class(config, meta)
+            _match(config, images.detach().requires_grad_(), len(images) // each)
         images.backward(torch.zeros_like(images))
     size = sum(t.numel() * t.element_size() for t in weights)
     return Forecast(name, plan, counter.peak, held, size, counter.flops)
@@ -128,7 +130,8 @@ def codes(
         device: where they are.
         classes: of the data; None takes the prior's.
     """
-    n, side = config.ipc * (classes or max(1, len(prior.classes))), config.size // prior.factor
+    each, side = SPACES[config.space].per_class(config, prior), config.size // prior.factor
+    n = each * (classes or max(1, len(prior.classes)))
     generator = torch.Generator().manual_seed(config.seed)
     shape = n, prior.latent_channels, side, side
     Z, noise = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
@@ -172,7 +175,7 @@ def _match(config: DistilConfig, images: Float[Tensor, "B 3 H W"], classes: int)
     matches_experts = config.algorithm == "MTT"
     options: dict[str, Any] = {"experts": _NoExperts(config, data)} if matches_experts else {}
     distiller = DISTILLERS[config.algorithm](config, data, "meta", **options)
-    own = torch.arange(classes).repeat_interleave(config.ipc)
+    own = torch.arange(classes).repeat_interleave(len(images) // classes)
     distiller.step(images, own.to("meta") if matches_experts else own, 0)
 
 

@@ -303,7 +303,7 @@ def check_images(prior: LatentDiffusionPrior, space: str, size: int) -> Float[Te
 
     Args:
         prior: the prior.
-        space: "autoencoder" or "ld3m".
+        space: "ld3m", which needs the denoiser too, or another.
         size: side of the image, pixels.
 
     Returns:

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from ld3m_min.backprop import ONE_PASS, Plan, decode_with_plan
 from ld3m_min.config import DistilConfig
+from ld3m_min.errors import InputError
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.spaces.base import Space
 
 AT_ONCE = 64  # images that are encoded together
+CODE_BYTES = 4  # of a number of a code, float32
 
 
 class AutoencoderSpace(Space):
@@ -78,6 +80,50 @@ class AutoencoderSpace(Space):
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """The decoded latents."""
         return decode_with_plan(self.prior, self.parameters["Z"], self.plan)
+
+
+class AutoencoderBytesSpace(AutoencoderSpace):
+    """As many latents as fit into the bytes of `ipc` images (Duan et al., arXiv 2311.15547).
+
+    An image counts 3 H W bytes, 8-bit RGB; a latent code counts 4 bytes for each number, as it is
+    learned and saved. The decoder, which all codes share, is not counted.
+    """
+
+    @classmethod
+    def per_class(cls, config: DistilConfig, prior: LatentDiffusionPrior | None = None) -> int:
+        """Codes per class.
+
+        Args:
+            config: says images per class and size.
+            prior: says the size of a code.
+
+        Raises:
+            InputError: a code takes more bytes than the images.
+        """
+        assert prior is not None
+        return codes_in_bytes(config, prior.latent_channels, prior.factor)
+
+
+def codes_in_bytes(config: DistilConfig, channels: int, factor: int) -> int:
+    """How many latent codes, of float32, have the bytes of `ipc` images of 8-bit RGB.
+
+    Args:
+        config: says images per class and size.
+        channels: of a code.
+        factor: pixels of a side that are one position of a code.
+
+    Raises:
+        InputError: not one.
+    """
+    # an image of less than one position is the encoder's to refuse
+    code = CODE_BYTES * channels * max(1, config.size // factor) ** 2
+    room = config.ipc * 3 * config.size**2
+    if room < code:
+        raise InputError(
+            f"a latent code of {code} bytes does not fit into the {room} bytes of ipc = "
+            f"{config.ipc}; raise ipc, or take a prior with smaller latents"
+        )
+    return room // code
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 A space turns its parameters into images, differentiably; a distiller never knows which one it
 drives. Whatever the space, the synthetic set starts from real images drawn at random, one for each
-synthetic image.
+synthetic image, class by class.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ class Space:
         needs_prior: whether a prior makes the images.
         saves: names of the tensors of :meth:`state`, which a set's folder holds.
         may_lack: those of them that are not always there.
+        by_class: those of them that have a row for each class, not for each image; may be bytes.
     """
 
     needs_prior: ClassVar[bool] = True
     saves: ClassVar[tuple[str, ...]] = ()
     may_lack: ClassVar[tuple[str, ...]] = ()
+    by_class: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -52,6 +54,19 @@ class Space:
         self.parameters = {k: _plain(v).requires_grad_() for k, v in parameters.items()}
         self.constants = {k: _plain(v) for k, v in (constants or {}).items()}
         self.plan = plan
+
+    @classmethod
+    def per_class(cls, config: DistilConfig, prior: LatentDiffusionPrior | None = None) -> int:
+        """Images per class: `config.ipc`, or as many as fit into the storage of so many.
+
+        Args:
+            config: of the distillation.
+            prior: given where the space needs one; its networks are not run.
+
+        Raises:
+            InputError: not one fits.
+        """
+        return config.ipc
 
     @classmethod
     def build(
@@ -96,8 +111,11 @@ class Space:
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """The images in [0, 1], differentiable in every parameter."""
         raise TypeError(
-            f"{type(self).__name__} is abstract; use PixelSpace, AutoencoderSpace or LD3MSpace"
+            f"{type(self).__name__} is abstract; use PixelSpace or another one of `SPACES`"
         )
+
+    def begin(self) -> None:
+        """What takes long before the first iteration; a run that goes on does it no more."""
 
     def project(self) -> None:
         """Bring the parameters back to where they make sense, after an optimiser step."""
@@ -110,3 +128,14 @@ class Space:
 def _plain(tensor: Tensor) -> Tensor:
     """A copy without history, in the ordinary memory layout."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def is_class_by_class(labels: Int[Tensor, " B"], classes: int) -> bool:
+    """Whether the images of each class stand in a row, in the order of the classes, equally many.
+
+    Args:
+        labels: of the images.
+        classes: how many there are.
+    """
+    each = torch.arange(classes, device=labels.device).repeat_interleave(len(labels) // classes)
+    return torch.equal(labels, each)

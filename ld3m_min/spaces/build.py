@@ -13,8 +13,10 @@ from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.io.seeds import seeded
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
-from ld3m_min.spaces.autoencoder import AutoencoderSpace
+from ld3m_min.spaces.autoencoder import AutoencoderBytesSpace, AutoencoderSpace
 from ld3m_min.spaces.base import Space
+from ld3m_min.spaces.ddif import DDiFSpace
+from ld3m_min.spaces.fred import FreDSpace
 from ld3m_min.spaces.ld3m import LD3MSpace
 from ld3m_min.spaces.pixel import PixelSpace
 
@@ -22,6 +24,9 @@ from ld3m_min.spaces.pixel import PixelSpace
 SPACES: dict[str, type[Space]] = {
     "pixel": PixelSpace,
     "autoencoder": AutoencoderSpace,
+    "autoencoder-bytes": AutoencoderBytesSpace,
+    "fred": FreDSpace,
+    "ddif": DDiFSpace,
     "ld3m": LD3MSpace,
 }
 
@@ -43,7 +48,7 @@ def draw_initial_images(data: DataSplits, ipc: int, seed: int) -> InitialImages:
 
     Args:
         data: whose training split they are drawn from.
-        ipc: images per class.
+        ipc: images per class, as :meth:`Space.per_class` says.
         seed: of the distillation.
 
     Returns:
@@ -58,8 +63,8 @@ def draw_initial_images(data: DataSplits, ipc: int, seed: int) -> InitialImages:
         x = data.train.sample_class(label, ipc, seeded(seed, "initial images", label))
         if len(x) < ipc:
             raise InputError(
-                f"class {name!r} has {len(x)} training images, fewer than ipc = {ipc}; lower ipc "
-                "or add images"
+                f"class {name!r} has {len(x)} training images, fewer than the {ipc} that the set "
+                "starts from in each; lower ipc, add images, or take another space"
             )
         images.append(x)
         labels += [label] * ipc

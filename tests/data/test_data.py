@@ -137,7 +137,7 @@ def test_names_are_looked_up_in_ld3m_data(folder, monkeypatch, tmp_path):
 
 
 def test_too_few_images_for_ipc_is_said_before_anything_runs(folder):
-    with pytest.raises(ValueError, match=r"'cat' has 4 training images, fewer than ipc = 5"):
+    with pytest.raises(ValueError, match=r"'cat' has 4 training images, fewer than the 5"):
         draw_initial_images(load(folder), 5, seed=0)
 
 
