@@ -138,16 +138,15 @@ def drawn_outline(
         The ink, in [0, 1].
     """
     centres = (np.arange(size) + 0.5) / size
-    x, y = (v.reshape(-1, 1) for v in np.meshgrid(centres, centres))
     (x0, y0), (x1, y1) = lines[:, 0].T, lines[:, 1].T
     dx, dy = x1 - x0, y1 - y0
-    length = np.maximum(dx * dx + dy * dy, 1e-30)  # squared; a line may be a point
-    # nearest place of each line: its start plus t of its way
-    t = np.clip(((x - x0) * dx + (y - y0) * dy) / length, 0, 1)
-    distance = np.sqrt(((x - x0 - t * dx) ** 2 + (y - y0 - t * dy) ** 2).min(1))
-    # how often the outline goes round a centre: lines that pass it on its right, up or down
-    side = (x - x0) * dy - (y - y0) * dx
-    down, up = (y0 <= y) & (y < y1) & (side < 0), (y1 <= y) & (y < y0) & (side > 0)
-    inside = down.sum(1) != up.sum(1)
-    signed = np.where(inside, distance, -distance) + bolder
-    return np.clip(signed * size + 0.5, 0, 1).reshape(size, size)
+    # from the start of each line to each column and to each row of centres
+    x, y = centres[None, :, None] - x0, centres[:, None, None] - y0
+    # nearest place on each line: its start plus t of its way; a line may be a point
+    t = np.clip((x * dx + y * dy) / np.maximum(dx * dx + dy * dy, 1e-30), 0, 1)
+    distance = np.sqrt(((x - t * dx) ** 2 + (y - t * dy) ** 2).min(2))
+    # how often the outline goes round a centre: lines that pass it on one side, down less up
+    side = x * dy - y * dx
+    down, up = (y >= 0) & (y < dy) & (side < 0), (y >= dy) & (y < 0) & (side > 0)
+    inside = down.sum(2) != up.sum(2)
+    return np.clip((np.where(inside, distance, -distance) + bolder) * size + 0.5, 0, 1)
