@@ -8,11 +8,14 @@ as large, white on black too, and none of them a digit.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float64, UInt8
 from torch import Tensor
@@ -62,21 +65,25 @@ def load_letters(size: int = 32) -> DataSplits:
     """
     if size < 16:
         raise InputError(f"letters can be drawn from 16 pixels on, not at {size}")
-    names = tuple(LETTERS)
-    splits = []
-    for split, n in COUNTS.items():
-        labels = torch.arange(n) % len(names)
-        grey = [_drawn(names[int(k)], size, split, i) for i, k in enumerate(labels)]
-        images = torch.stack(grey)[:, None].repeat(1, 3, 1, 1)
-        splits.append(ImageDataset(images, labels, names, split))
-    statistics = splits[0].images.double() / 255
+    train, validation, test = (_split(split, size) for split in COUNTS)
+    statistics = train.images.double() / 255
     return DataSplits(
         "letters",
-        *splits,
+        train,
+        validation,
+        test,
         mean=tuple(statistics.mean((0, 2, 3)).tolist()),
         std=tuple(statistics.std((0, 2, 3)).tolist()),
         source="drawn capital letters of the DejaVu fonts",
     )
+
+
+def _split(split: str, size: int) -> ImageDataset:
+    """The images of one split; classes take turns."""
+    names = tuple(LETTERS)
+    labels = torch.arange(COUNTS[split]) % len(names)
+    grey = [_drawn(names[int(k)], size, split, i) for i, k in enumerate(labels)]
+    return ImageDataset(torch.stack(grey)[:, None].repeat(1, 3, 1, 1), labels, names, split)
 
 
 def _drawn(name: str, size: int, split: str, number: int) -> UInt8[Tensor, "H H"]:
@@ -103,21 +110,25 @@ def _outline(name: str, face: str) -> Float64[np.ndarray, "S 2 2"]:
     It is centred at 0, and its longer side is 0.72.
     """
     import matplotlib
+    from matplotlib.bezier import BezierSegment
     from matplotlib.font_manager import FontProperties
     from matplotlib.path import Path as Outline
     from matplotlib.textpath import TextPath
 
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"
     path = TextPath((0, 0), LETTERS[name], size=100, prop=FontProperties(fname=file))
-    lines = []
-    for curve, code in path.iter_bezier():
+    lines: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = []
+    # matplotlib's own annotation forgets the code
+    segments = cast(Iterator[tuple[BezierSegment, int]], path.iter_bezier())
+    for curve, code in segments:
         if code != Outline.MOVETO:
             pieces = PIECES if code in (Outline.CURVE3, Outline.CURVE4) else 1
             points = np.array([curve(t) for t in np.linspace(0, 1, pieces + 1)])
             lines += pairwise(points)
     found = np.array(lines) * (1, -1)
     low, high = found.min((0, 1)), found.max((0, 1))
-    return (found - (low + high) / 2) * 0.72 / (high - low).max()
+    centred: npt.NDArray[np.float64] = (found - (low + high) / 2) * 0.72 / (high - low).max()
+    return centred
 
 
 def drawn_outline(
@@ -149,4 +160,6 @@ def drawn_outline(
     side = x * dy - y * dx
     down, up = (y >= 0) & (y < dy) & (side < 0), (y >= dy) & (y < 0) & (side > 0)
     inside = down.sum(2) != up.sum(2)
-    return np.clip((np.where(inside, distance, -distance) + bolder) * size + 0.5, 0, 1)
+    signed = np.where(inside, distance, -distance) + bolder
+    ink: npt.NDArray[np.float64] = np.clip(signed * size + 0.5, 0, 1)
+    return ink

@@ -96,7 +96,7 @@ def start(config: DistilConfig, data: DataSplits, prior: LatentDiffusionPrior) -
         prior: class-conditional.
 
     Raises:
-        InputError: the prior does not fit the data.
+        InputError: the prior does not fit the data, or is unconditional.
     """
     config = replace(config, algorithm="DM", space="ld3m", iterations=0, plan=ONE_PASS)
     setup = prepare(config, data, prior, device=prior.device, progress=False)
@@ -105,9 +105,9 @@ def start(config: DistilConfig, data: DataSplits, prior: LatentDiffusionPrior) -
     images = images.to(prior.device).requires_grad_()
     DISTILLERS["DM"](config, setup.data, setup.labels.device).step(images, setup.labels, 0)
     assert images.grad is not None, "the step leaves one"
-    state = setup.space.state()
-    cotangent = images.grad / images.grad.norm()
-    return Start(setup.prior, state["Z"], state["c"], state["noise"], cotangent)
+    state, cotangent = setup.space.state(), images.grad / images.grad.norm()
+    c = setup.prior.class_conditioning(setup.labels)
+    return Start(setup.prior, state["Z"], c, state["noise"], cotangent)
 
 
 def norms(at: Start, sampler: SamplerConfig) -> Norms:
@@ -183,7 +183,8 @@ def measure(
             found = norms(at, replace(config.sampler, steps=point["T"], residual=residual))
             record["points"].append(point | {"grad_Z": found.Z, "grad_c": found.c})
             write_json(file, record | {"environment": environment(prior.device)})
-    return read_json(Path(file))
+    whole: dict[str, Any] = read_json(file)
+    return whole
 
 
 def _points(file: Path, key: str) -> list[dict[str, Any]]:
@@ -225,23 +226,22 @@ def table(record: Mapping[str, Any], code: str = "Z") -> pd.DataFrame:
         code: "Z" or "c".
 
     Returns:
-        Indexed by (into, source, decay), in the order of measurement. For each T the geometric mean
-        over the seeds; then `slope`, the mean of the seeds' log-log slopes, `least` and `greatest`
-        of them, and how many `seeds` have every T.
+        Indexed by (into, source, decay), in the order of measurement, of the routes and seeds that
+        have every T. For each T the geometric mean over the seeds; then `slope`, the mean of the
+        seeds' log-log slopes, the `least` and the `greatest` of them, and how many `seeds` it has.
     """
     frame = pd.DataFrame(record["points"])
-    names, value = ["into", "source", "decay"], f"grad_{code}"
+    names, Ts = ["into", "source", "decay"], sorted({int(p["T"]) for p in record["points"]})
     rows = []
     for route, points in frame.groupby(names, sort=False):
-        by_seed = points.pivot(index="seed", columns="T", values=value).sort_index(axis=1).dropna()
-        columns = by_seed.columns.tolist()
-        slopes = [slope(columns, line) for line in by_seed.to_numpy().tolist()]
+        by_seed = points.pivot(index="seed", columns="T", values=f"grad_{code}")
+        whole = by_seed.reindex(columns=Ts).dropna().to_numpy()
+        if not len(whole):  # not all of it is measured yet
+            continue
+        slopes = [slope(Ts, line) for line in whole.tolist()]
         with np.errstate(divide="ignore"):  # a norm of 0 has the mean 0
-            means = np.exp(np.log(by_seed).mean()).to_dict()
-        rows.append(
-            dict(zip(names, route, strict=True))
-            | means
-            | {"slope": np.mean(slopes), "least": min(slopes), "greatest": max(slopes)}
-            | {"seeds": len(slopes)}
-        )
-    return pd.DataFrame(rows).set_index(names)
+            means = np.exp(np.log(whole).mean(0)).tolist()
+        spread = [float(np.mean(slopes)), min(slopes), max(slopes)]
+        rows.append([*route, *means, *spread, len(slopes)])
+    columns = [*names, *Ts, "slope", "least", "greatest", "seeds"]
+    return pd.DataFrame(rows, columns=columns).set_index(names)

@@ -14,6 +14,8 @@ from sklearn.svm import SVC
 from ld3m_min.data import load_data, load_letters
 from ld3m_min.data.letters import FACES, LETTERS, _outline, drawn_outline
 from ld3m_min.errors import InputError
+from ld3m_min.prior.architecture import build_prior
+from ld3m_min.prior.class_matching import match_classes
 from ld3m_min.prior.presets import prior_preset
 
 SQUARE = np.array([[(x0, y0), (x1, y1)] for (x0, y0), (x1, y1) in [
@@ -135,3 +137,11 @@ def test_too_small_is_refused():
 def test_prior_of_letters_is_the_digits_prior_but_for_its_data():
     ours, theirs = (asdict(prior_preset(name)) for name in ("letters", "digits"))
     assert {k for k in ours if ours[k] != theirs[k]} == {"name", "dataset", "about"}
+
+
+def test_digits_are_matched_with_letters_by_position_and_it_is_said(digits):
+    prior = build_prior(prior_preset("letters"), tuple(LETTERS))
+    with pytest.warns(UserWarning, match=r"other classes \(A, H, K, \.\.\.\).*matched by position"):
+        found = match_classes(prior, digits)
+    assert found.by == "position" and found.rows == tuple(range(10))
+    assert "'0' -> 0 ('A')" in found.table()
