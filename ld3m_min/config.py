@@ -185,8 +185,8 @@ class DistilConfig:
     """One distillation (section 4.1).
 
     Attributes:
-        dataset: what is distilled: "digits", a subset of ImageNet such as "imagenette", or a folder
-            with one subfolder of images per class.
+        dataset: what is distilled: "digits", "letters", a subset of ImageNet such as "imagenette",
+            or a folder with one subfolder of images per class.
         size: side of the images, in pixels.
         algorithm: what is matched (section 2.1).
         space: what is learned (sections 2.3 and 3).

@@ -1,11 +1,11 @@
 """The grids of section 4.2: their cells, what each distils, and the command of its record.
 
-"digits" is the test of the claim on a laptop. "photos" is the paper's column of table 1 at 64 px,
-made on two CPU cores; the grids after it vary one thing each: what is learned (table 4), time steps
-(figures 4 and 5), the training of the prior, ten images per class. "imagenette" is the paper's
-column at 128 px, for a GPU, followed by the same variations, random priors (table 3), and 256 px.
-Each of these has a twin "...-smoke" of two iterations, which shows on a CPU that its commands run,
-and measures nothing.
+"digits" is the test of the claim on a laptop; "digits-priors" has other priors for it (table 3).
+"photos" is the paper's column of table 1 at 64 px, made on two CPU cores; the grids after it vary
+one thing each: what is learned (table 4), time steps (figures 4 and 5), the training of the prior,
+ten images per class. "imagenette" is the paper's column at 128 px, for a GPU, followed by the same
+variations, random priors (table 3), and 256 px. Each of these has a twin "...-smoke" of two
+iterations, which shows on a CPU that its commands run, and measures nothing.
 """
 
 from __future__ import annotations
@@ -76,6 +76,13 @@ def _trained_for(config: DistilConfig, end: str) -> DistilConfig:
 
 # training steps of a prior, which is a preset of its own
 PRIOR_STEPS = {"prior-1k": "1k", "prior-5k": "5k", "prior-20k": "20k"}
+# priors whose denoiser knows nothing: arguments of `LatentDiffusionPrior.randomised` (table 3).
+# As the public code has it; with random weights; and with a random autoencoder as well
+RANDOM_PRIORS: dict[str, dict[str, Any]] = {
+    "random-prior": {"kind": "zero-output"},
+    "random-prior-true": {"kind": "weights"},
+    "random-prior-all": {"kind": "weights", "autoencoder": True},
+}
 # what differs from the preset's configuration
 VARIANTS: dict[str, Callable[[DistilConfig], DistilConfig]] = {
     "": _unchanged,
@@ -84,7 +91,9 @@ VARIANTS: dict[str, Callable[[DistilConfig], DistilConfig]] = {
     "c-only": _c_only,
     "z-only": partial(replace, learn_c=False),
     **{name: partial(_trained_for, end=end) for name, end in PRIOR_STEPS.items()},
-    "random-prior": _unchanged,  # its denoiser is drawn anew, see `load_prior`
+    **dict.fromkeys(RANDOM_PRIORS, _unchanged),  # networks are drawn anew, see `load_prior`
+    # of another domain than the digits; classes are matched by position, with a warning
+    "other-prior": partial(replace, prior="letters"),
     "256px": _unchanged,  # its size is asked of the preset, which knows what else changes there
 }
 
@@ -168,10 +177,10 @@ class Cell:
         if not SPACES[self.system.space].needs_prior:
             return None
         found = LatentDiffusionPrior.from_pretrained(prior_path(self.config().prior), device=device)
-        if self.variant != "random-prior":
+        if self.variant not in RANDOM_PRIORS:
             return found
-        generator = seeded(self.seed, "random prior")
-        return found.to("cpu").randomised("zero-output", generator).to(device)
+        asked, generator = RANDOM_PRIORS[self.variant], seeded(self.seed, "random prior")
+        return found.to("cpu").randomised(generator=generator, **asked).to(device)
 
 
 def _grid(dataset: str, preset: str, ipc1: Iterable[str], ipc10: Iterable[str] = ()) -> list[Cell]:
@@ -191,6 +200,22 @@ def _grid(dataset: str, preset: str, ipc1: Iterable[str], ipc10: Iterable[str] =
             for space in ("pixel", "autoencoder", "ld3m-code"):
                 cells.append(Cell(dataset, preset, space, algorithm, ipc))
     return cells
+
+
+def _digits_priors(preset: str) -> list[Cell]:
+    """Table 3 on digits: priors that know nothing, and one of another domain.
+
+    The digits' own prior is the grid of the digits.
+
+    Args:
+        preset: of the cells.
+    """
+    return [
+        Cell("digits", preset, space, algorithm, 1, variant=variant)
+        for algorithm in ("DC", "DM")
+        for space in ("ld3m-paper", "ld3m-code")
+        for variant in (*RANDOM_PRIORS, "other-prior")
+    ]
 
 
 def _photos(preset: str, end: str = "") -> dict[str, list[Cell]]:
@@ -273,12 +298,14 @@ def _nette(preset: str, end: str = "") -> dict[str, list[Cell]]:
 
 GRIDS = {
     "digits": _grid("digits", "cpu", ("DC", "DM", "MTT"), ("DM",)),
+    "digits-priors": _digits_priors("cpu"),
     **_photos("photos"),
     **_nette("nette"),
     "smoke": [
         *_grid("digits", "smoke", ("DC", "DM", "MTT")),
         Cell("digits", "smoke", "random", "none", 10),
     ],
+    "digits-priors-smoke": _digits_priors("smoke"),
     **_photos("photos-smoke", "-smoke"),
     **_nette("nette-smoke", "-smoke"),
 }

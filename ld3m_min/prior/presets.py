@@ -61,6 +61,10 @@ _PHOTOS = PriorConfig(
 )
 PRIOR_PRESETS = {
     "digits": PriorConfig("digits"),
+    # a prior of another domain for the digits (table 3): the same networks, the same training
+    "letters": PriorConfig(
+        "letters", dataset="letters", about="the digits' networks, trained on drawn letters"
+    ),
     "smoke": PriorConfig(
         "smoke",
         vae_widths=(8, 8, 8),

@@ -6,12 +6,16 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ld3m_min.experiments import grids, running, tables
 from ld3m_min.experiments import records as results
 from ld3m_min.presets import eval_preset, preset
+from ld3m_min.prior import LatentDiffusionPrior
+from ld3m_min.prior.presets import prior_preset
 from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
 from ld3m_min.run import random_real
+from ld3m_min.sampler import SamplerConfig, generate_latents
 
 
 def run_cli(*words, cwd):
@@ -162,7 +166,9 @@ def test_variants_change_what_they_say():
     assert z_only.learn_z and not z_only.learn_c and z_only.sampler.residual == PAPER_RESIDUAL
     assert config("prior-5k").prior == "imagenette-128-5k"
     assert config("256px").size == 256 and config("256px").sampler.steps == 20
-    assert config("random-prior") == base
+    assert all(config(v) == base for v in grids.RANDOM_PRIORS)  # `load_prior` draws their weights
+    assert replace(config("other-prior"), prior=base.prior) == base
+    assert prior_preset(config("other-prior").prior).dataset == "letters"
     code = grids.Cell("imagenette", "nette", "ld3m-code", "MTT", 1).config().sampler
     assert code.residual == PUBLIC_RESIDUAL and code.eta == 0
 
@@ -172,6 +178,40 @@ def test_the_preset_paper_is_the_paper_and_reference_the_public_code():
     assert (paper.residual, paper.eta, paper.steps) == (PAPER_RESIDUAL, 1, 20)
     assert preset("paper").sampler == replace(paper, steps=10)
     assert (reference.residual, reference.eta) == (PUBLIC_RESIDUAL, 0)
+
+
+def test_random_priors_of_a_cell_are_what_they_say(digits):
+    """Zero output is the autoencoder alone; the others draw the denoiser, or all, by the seed."""
+    trained = LatentDiffusionPrior.from_pretrained("digits")
+    x = digits.train.float()[:2]
+    Z = trained.encode(x)
+    c, noise = trained.class_conditioning(torch.arange(2)), torch.randn_like(Z)
+
+    def cell(variant, seed=0):
+        return grids.Cell("digits", "smoke", "ld3m-code", "DC", 1, seed, variant).load_prior()
+
+    def made(prior):
+        return generate_latents(prior, Z, c, noise, SamplerConfig(steps=2))
+
+    zero, true, whole = (cell(v) for v in grids.RANDOM_PRIORS)
+    assert torch.allclose(made(zero), float(trained.alpha_bar[0]) ** 0.5 * Z, atol=1e-5)
+    assert (made(true) - made(zero)).norm() > 0.01 * made(zero).norm()
+    assert not torch.allclose(made(true), made(cell("")), atol=1e-2)
+    assert torch.equal(true.encode(x), Z) and torch.equal(zero.encode(x), Z)
+    assert not torch.allclose(whole.encode(x), Z, atol=1e-2)
+    again, other = (cell("random-prior-true", seed) for seed in (0, 1))
+    assert again.digest == true.digest != other.digest
+    assert all(p.source is None for p in (zero, true, whole))  # no file holds them
+
+
+def test_grid_of_priors_varies_the_prior_alone():
+    cells = grids.grid("digits-priors")
+    assert {c.variant for c in cells} == {*grids.RANDOM_PRIORS, "other-prior"}
+    for c in cells:
+        own = replace(c, variant="").config()
+        assert replace(c.config(), prior=own.prior) == own and own.prior == "digits"
+        assert c.dataset == "digits" and c.ipc == 1
+    assert [replace(c, preset="cpu") for c in grids.grid("digits-priors-smoke")] == cells
 
 
 @pytest.mark.parametrize("number, rows", [(1, 90), (2, 36), (3, 42), (4, 20)])
