@@ -105,8 +105,9 @@ class Residual:
 
     Attributes:
         into: "mean" mixes it into the mean of the next state (equation 6). "x0" mixes it into the
-            predicted clean latent (the public code). "noise" mixes it into the predicted noise, as
-            said above. "none" leaves it out (equation 5, a row of the ablation).
+            predicted clean latent (the public code). "noise" mixes the noise that leads from it to
+            the state into the predicted noise (ours). "none" leaves it out (equation 5, a row of
+            the ablation).
         source: what is mixed in: "noised" z_T (the paper), "clean" Z, or "quantized" Z (the public
             code).
         decay: how its weight falls over the steps, a name of `DECAYS`: "linear" (paper and public
