@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "Train networks on a distilled set, and test them on real images.",
     "experts": "Train the expert trajectories that MTT needs.",
     "train-prior": "Train a prior, measure it, and write it with its model card.",
+    "fine-tune": "Fine-tune a prior by Minimax's criteria, or without them as the control.",
     "rate-search": "Search the learning rates of a preset on held-out training images.",
     "table": "Print a grid's table from its records, list what is missing, or run it.",
     "plan": "Predict memory and time of one iteration under every plan.",
