@@ -119,6 +119,8 @@ def card(contents: SetContents) -> str:
     how = f"distilled by {c['algorithm']} in {c['space']} space"
     if "selection" in contents.recipe:
         how = f"chosen by {in_card(contents.recipe['selection']['method'])}"
+    elif "drawn" in contents.recipe:
+        how = f"drawn from a prior by {in_card(contents.recipe['drawn']['method'])}"
     elif not contents.history:
         how = f"the initial images of {c['space']} space, not distilled"
     return (

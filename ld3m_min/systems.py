@@ -49,5 +49,8 @@ SYSTEMS: dict[str, System] = {
     "initial": System("initial codes, equation (6)", "drawn", "ld3m", PAPER_RESIDUAL, 1.0),
     "initial-code": System("initial codes, public code", "drawn", "ld3m", PUBLIC_RESIDUAL),
     "sampled": System("samples of the prior", "drawn", "ld3m"),
+    "d4m": System("cluster centres, noised and denoised", "drawn", "ld3m"),
+    "mgd": System("samples guided to cluster centres", "drawn", "ld3m"),
+    "minimax": System("samples of the prior fine-tuned by Minimax", "drawn", "ld3m"),
 }
 LEARNED = tuple(name for name, system in SYSTEMS.items() if system.how == "learned")

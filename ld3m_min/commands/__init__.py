@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "Train networks on a distilled set, and test them on real images.",
     "experts": "Train the expert trajectories that MTT needs.",
     "train-prior": "Train a prior, measure it, and write it with its model card.",
+    "fine-tune": "Fine-tune a prior by Minimax's criteria, or without them as the control.",
     "rate-search": "Search the learning rates of a preset on held-out training images.",
     "real-images": "Train networks on n random real images of each class, and on all of them.",
     "table": "Print a grid's table from its records, list what is missing, or run it.",

@@ -21,7 +21,7 @@ from ld3m_min.experiments.grids import RECORDS, RUNS, Cell, grid, missing
 from ld3m_min.experiments.records import as_result
 from ld3m_min.experts.buffer import experts_name
 from ld3m_min.experts.train import train_experts
-from ld3m_min.generated import sampled
+from ld3m_min.generated import DRAWS, draw
 from ld3m_min.io.environment import environment, files_of, peak_memory
 from ld3m_min.io.files import write_json
 from ld3m_min.io.pictures import join_strip, save_strip
@@ -123,10 +123,9 @@ def make_record(
         made = _draw(config, data, protocol.repeats, device)
     elif cell.system.how == "chosen":
         made = _timed(lambda: select(data, cell.ipc, cell.space, seed=cell.seed))
-    elif cell.space == "sampled":
+    elif cell.space in DRAWS:
         found = prior or cell.load_prior(device)
-        assert found is not None, "samples are drawn from a prior"
-        made = _timed(lambda: sampled(config, data, found))
+        made = _timed(lambda: draw(cell.space, config, data, found))
     else:
         made = _distil(cell, config, data, prior, Path(runs), device, progress)
     began = time.monotonic()
@@ -271,7 +270,7 @@ def _record(
             k: [None if math.isnan(x) else x for x in v] for k, v in result.accuracies.items()
         },
         "data": recipe["data"] | {"files": files_of(data)},
-        "prior": recipe["prior"],
+        "prior": recipe["prior"] or recipe.get("drawn", {}).get("prior"),
         "loss": [h.get("loss") for h in made.history],
         "grad_Z": [h.get("grad_Z") for h in made.history] if with_Z else None,
         "seconds_per_iteration": round(made.seconds / n, 3) if n else None,
