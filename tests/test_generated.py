@@ -8,11 +8,13 @@ import torch
 from ld3m_min.errors import InputError
 from ld3m_min.experiments import grids, running
 from ld3m_min.generated import DRAWS, cluster_centres, d4m, draw, mgd, minimax, sampled
+from ld3m_min.guidance import towards
 from ld3m_min.presets import preset
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.residual import NO_RESIDUAL
-from ld3m_min.sampler import SamplerConfig
+from ld3m_min.sampler import SamplerConfig, denoise
 from ld3m_min.spaces import draw_initial_images
+from ld3m_min.spaces.ld3m import forward_noise
 from ld3m_min.synthetic import SyntheticSet
 from ld3m_min.systems import SYSTEMS
 
@@ -90,6 +92,21 @@ def test_guided_samples_are_nearer_to_their_modes(few, prior, plain, centres):
         return (prior.encode(made.images()) - centres).flatten(1).norm(dim=1)
 
     assert bool((distance(guided) < distance(plain)).all())
+
+
+def test_predictions_are_nearer_to_their_modes_where_the_guidance_stops(few, prior, centres):
+    own = prior.for_classes([3, 7])
+    c, noise = own.class_conditioning(torch.tensor([0, 0, 1, 1])), forward_noise(centres.shape, 3)
+
+    def gap(scale):
+        seen = []
+        apply = towards(own, centres, CONFIG.sampler, scale=scale)
+        nothing = torch.zeros_like(noise)
+        denoise(own, nothing, c, noise, CONFIG.sampler, callback=seen.append, apply=apply)
+        return (seen[4].predicted_x0 - centres).flatten(1).norm(dim=1)  # the first free step of 8
+
+    with torch.no_grad():
+        assert bool((gap(0.1) < gap(0.0)).all())
 
 
 def test_minimax_draws_as_samples_are_drawn(few, prior, plain):

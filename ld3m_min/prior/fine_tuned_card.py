@@ -65,6 +65,7 @@ def finish_fine_tuning(
         "environment": environment(device),
         "files": files_of(data),
         "trained": tuned.trained,
+        "codes": tuned.codes,
         "criteria": {"before": tuned.before, "after": tuned.after},
         "course": tuned.course,
         "quality": asdict(quality),
@@ -97,24 +98,28 @@ def card(
         f"| {text} | {tuned.before[name]:.4f} | {tuned.after[name]:.4f} |"
         for name, text in names.items()
     )
-    terms = (
-        f"weights {config.representativeness:g} and {config.diversity:g}, {config.memory} latents "
-        "a class in each memory"
+    kept = "real latents" if tuned.codes is None else "the codes that a distillation learned"
+    how = (
+        f"By Minimax's criteria (arXiv 2311.15529), with the weights {config.representativeness:g} "
+        f"and {config.diversity:g} and memories of {kept} and of earlier predictions, "
+        f"{config.memory} a class"
         if config.criteria
-        else "without the criteria: the control"
+        else "The control of Minimax's criteria (arXiv 2311.15529): the same training without them"
     )
     return f"""---
 tags: [latent-diffusion, dataset-distillation]
 ---
 # Prior `{config.name}`: `{in_card(config.prior)}`, fine-tuned
 
-By Minimax's criteria (arXiv 2311.15529): {terms}.
+{how}.
 
 - **Trained on** the {len(data.train):,} training images of {in_card(data.source or data.name)}, \
 {config.steps:,} steps of {config.batch}, rate {config.lr:g}, averages of decay {config.ema:g}, \
 seed {config.seed}.
 - **Trained weights**: {tuned.trained:,} numbers: biases, normalisations, class embedding, and \
 factors of the attentions, folded into their matrices.
+- **Made by** `python -m ld3m_min fine-tune {config.name}`\
+{"" if tuned.codes is None else " with `--codes`"}.
 
 | of predicted clean latents | before | after |
 | --- | --- | --- |

@@ -52,6 +52,7 @@ class FineTuned:
         course: the noise loss and the criteria of each step, by the names of `LOGGED`; None where
             there was nothing to compare with.
         trained: how many numbers were trained.
+        codes: digest of the latents that were remembered in place of real ones; None for real ones.
     """
 
     prior: LatentDiffusionPrior
@@ -59,6 +60,7 @@ class FineTuned:
     after: dict[str, float]
     course: dict[str, list[float | None]]
     trained: int
+    codes: str | None = None
 
 
 class FineTuningLoss:
@@ -186,7 +188,10 @@ def fine_tune(
             carried=loss,
         )
     after = measure_criteria(tuned, latents, labels, config)
-    return FineTuned(tuned, _named(loss.before), _named(after), loss.course(), sum(sizes))
+    remembered = None if codes is None else codes.digest
+    return FineTuned(
+        tuned, _named(loss.before), _named(after), loss.course(), sum(sizes), remembered
+    )
 
 
 def _named(measured: Float[Tensor, " terms"]) -> dict[str, float]:

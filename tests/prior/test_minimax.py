@@ -30,10 +30,12 @@ from ld3m_min.prior.fit import Optimiser
 from ld3m_min.prior.minimax import LOGGED, FineTuningLoss, fine_tune, measure_criteria
 from ld3m_min.prior.noising import noised_batch
 from ld3m_min.prior.presets import fine_tune_preset, prior_preset
+from ld3m_min.prior.quality import PriorQuality
 from ld3m_min.prior.training_log import TrainingLog
 from ld3m_min.run import distil
 
 SMOKE = fine_tune_preset("minimax-smoke")
+QUALITY = PriorQuality(30.0, 0.9, 0.99, 0.8, 1.0, 20, 40)
 CPU = torch.device("cpu")
 ALIKE = math.sqrt(0.5)
 
@@ -368,6 +370,9 @@ def test_ld3m_before_and_after(start, few, tuned, tmp_path):
     real = fine_tune(start, few, SMOKE, tmp_path / "real", progress=False)
     ours, theirs = after.course, real.course
     assert ours["noise"][0] == theirs["noise"][0] and ours != theirs
+    assert after.codes == codes.digest and real.codes is None
+    said = fine_tuned_card.card(SMOKE, few, after, QUALITY)
+    assert "memories of the codes that a distillation learned" in said and "`--codes`" in said
     with pytest.raises(InputError, match="another configuration"):
         fine_tune(start, few, SMOKE, tmp_path / "codes", progress=False)
 
@@ -420,6 +425,8 @@ def test_one_command_makes_a_prior(start, few, tmp_path, monkeypatch, capsys):
         assert made.class_count == 10
         said = (out / "model" / "README.md").read_text()
         assert ("weights 0.002 and 0.008" in said) == (kind == "minimax")
+        assert ("The control" in said) == (kind == "control") and record["codes"] is None
+        assert f"`python -m ld3m_min fine-tune {kind}-smoke`.\n" in said
     assert "diversity: " in capsys.readouterr().out
 
 
