@@ -20,11 +20,12 @@ from ld3m_min.io.values import checked
 from ld3m_min.sampler import SamplerConfig
 
 Algorithm = Literal["DC", "DM", "MTT"]
-SpaceName = Literal["pixel", "autoencoder", "ld3m"]
+SpaceName = Literal["pixel", "autoencoder", "ld3m", "glad-w", "glad-f"]
 Architecture = Literal["ConvNet", "AlexNet", "VGG11", "ResNet18", "ViT", "MLP", "ResNet10"]
 Norm = Literal["instance", "batch", "layer", "none"]
 Normalisation = Literal["shared", "reference-mismatch"]
 
+STYLE_SPACES: tuple[SpaceName, ...] = ("glad-w", "glad-f")  # of a style-based generator
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 SPACES: tuple[SpaceName, ...] = get_args(SpaceName)
 # of the paper's tables: the first distils, the others are its unseen ones
@@ -129,6 +130,33 @@ class MTTConfig:
 
 
 @dataclass(frozen=True)
+class GladConfig:
+    """What is learned of a style-based generator, and where that starts (section 2.3).
+
+    Attributes:
+        layer: n of F_n, in the space "glad-f".
+        start: "noise" maps one noise for each image, "mean" takes the mean code of the class, with
+            which images of a class start nearly alike, and "invert" finds the codes of the real
+            images that a set starts from.
+        samples: noises of a mean code.
+        steps: of an inversion.
+        w_lr: learning rate of the codes in "glad-f", as a multiple of that of the features; the
+            public code's is a thousandth.
+    """
+
+    __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
+
+    layer: int = 5
+    start: Literal["noise", "mean", "invert"] = "noise"
+    samples: int = 1000
+    steps: int = 300
+    w_lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        checked(self, layer=">= 1", samples=">= 1", steps=">= 1", w_lr="> 0")
+
+
+@dataclass(frozen=True)
 class DistilConfig:
     """One distillation (section 4.1).
 
@@ -153,6 +181,7 @@ class DistilConfig:
         plan: how gradients pass the generator (section 3.3).
         dc: for the algorithm "DC".
         mtt: for the algorithm "MTT".
+        glad: for the spaces "glad-w" and "glad-f".
         learn_z: learn the latents Z, in the space "ld3m".
         learn_c: learn the conditioning c, in the space "ld3m".
         redraw_noise: draw the forward noise anew at every generation, as the public code does; for
@@ -181,6 +210,7 @@ class DistilConfig:
     plan: Plan = field(default_factory=Plan)
     dc: DCConfig = field(default_factory=DCConfig)
     mtt: MTTConfig = field(default_factory=MTTConfig)
+    glad: GladConfig = field(default_factory=GladConfig)
     learn_z: bool = True
     learn_c: bool = True
     redraw_noise: bool = False
@@ -260,6 +290,20 @@ class EvalConfig:
         DSA(self.dsa)
         if "default" not in self.lr:
             raise InputError("lr needs an entry 'default' for architectures that are not named")
+
+
+def deciding(config: DistilConfig) -> dict[str, Any]:
+    """The fields of a distillation as :func:`to_dict` gives them, without another space's.
+
+    So a run that knows nothing of a group of settings stays the same run when the group gains one.
+
+    Args:
+        config: of the distillation.
+    """
+    values = to_dict(config)
+    if config.space not in STYLE_SPACES:
+        del values["glad"]
+    return values
 
 
 def to_dict(config: Any) -> dict[str, Any]:

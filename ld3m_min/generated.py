@@ -39,7 +39,7 @@ def sampled(config: DistilConfig, data: DataSplits, prior: LatentDiffusionPrior)
     began = time.perf_counter()
     config = replace(config, space="ld3m", iterations=0, plan=ONE_PASS)
     setup = prepare(config, data, prior, device=prior.device, progress=False)
-    assert setup.prior is not None, "the space ld3m has one"
+    assert isinstance(setup.prior, LatentDiffusionPrior), "the space ld3m has one"
     state = setup.space.state()
     space = LD3MSpace(
         setup.prior, torch.zeros_like(state["Z"]), state.get("c"), state["noise"], config.sampler

@@ -25,7 +25,9 @@ from ld3m_min.io.seeds import seeded
 from ld3m_min.io.values import checked
 from ld3m_min.presets import preset
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior, load_prior
 from ld3m_min.prior.presets import PRIOR_PRESETS
+from ld3m_min.prior.style_config import STYLE_PRESETS
 from ld3m_min.prior.weights import SHIPPED
 from ld3m_min.residual import NO_RESIDUAL
 from ld3m_min.sampler import SamplerConfig
@@ -157,7 +159,7 @@ class Cell:
             config = replace(config, sampler=SAMPLES)
         return VARIANTS[self.variant](config)
 
-    def load_prior(self, device: str | torch.device = "cpu") -> LatentDiffusionPrior | None:
+    def load_prior(self, device: str | torch.device = "cpu") -> AnyPrior | None:
         """The prior of this cell's configuration; None where the space needs none.
 
         A random one is drawn from the cell's seed.
@@ -167,9 +169,10 @@ class Cell:
         """
         if not SPACES[self.system.space].needs_prior:
             return None
-        found = LatentDiffusionPrior.from_pretrained(prior_path(self.config().prior), device=device)
+        found = load_prior(prior_path(self.config().prior), device=device)
         if self.variant != "random-prior":
             return found
+        assert isinstance(found, LatentDiffusionPrior), "no other has random priors in a grid"
         generator = seeded(self.seed, "random prior")
         return found.to("cpu").randomised("zero-output", generator).to(device)
 
@@ -324,7 +327,7 @@ def prior_folder(name: str, seed: int = 0) -> Path:
 
 
 def prior_path(name: str) -> str | Path:
-    """What `LatentDiffusionPrior.from_pretrained` is to be given for a configuration's prior.
+    """What :func:`~ld3m_min.prior.loading.load_prior` is to be given for a configuration's prior.
 
     A prior that is shipped comes first, then one that `train-prior` made here, then one that the
     project keeps beside its records. Any other name stays as it is.
@@ -352,13 +355,14 @@ def commands(names: Iterable[str] = MEASURED, folder: str | Path = RECORDS) -> l
     """
     lines: list[str] = []
     asked: set[str] = set()
+    made_here = PRIOR_PRESETS.keys() | STYLE_PRESETS.keys()
     for name, cells in ((n, missing(n, folder)) for n in names):
         needed = [c.config().prior for c in cells if SPACES[c.system.space].needs_prior]
-        for prior in dict.fromkeys(p for p in needed if p in PRIOR_PRESETS and p not in asked):
+        for prior in dict.fromkeys(p for p in needed if p in made_here and p not in asked):
             asked.add(prior)
             found = prior_path(prior)
             if not _is_prior(SHIPPED / found if isinstance(found, str) else found):
-                limit = ON_GPU if PRIOR_PRESETS[prior].gpu else ""
+                limit = ON_GPU if prior in PRIOR_PRESETS and PRIOR_PRESETS[prior].gpu else ""
                 start = f" --start {AUTOENCODER}" if prior.startswith("imagenette-64") else ""
                 lines.append(
                     f"prior {prior}:  python -m ld3m_min train-prior --preset {prior}{start}{limit}"

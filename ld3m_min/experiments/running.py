@@ -28,6 +28,7 @@ from ld3m_min.io.pictures import join_strip, save_strip
 from ld3m_min.io.stop import stoppable
 from ld3m_min.presets import eval_preset
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.run import Progress, distil
 from ld3m_min.synthetic import SyntheticSet
 
@@ -88,7 +89,7 @@ def make_record(
     *,
     records: str | Path = RECORDS,
     runs: str | Path = RUNS,
-    prior: LatentDiffusionPrior | None = None,
+    prior: AnyPrior | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
     architectures: Sequence[str] = ARCHITECTURES,
@@ -125,7 +126,7 @@ def make_record(
         made = _timed(lambda: select(data, cell.ipc, cell.space, seed=cell.seed))
     elif cell.space == "sampled":
         found = prior or cell.load_prior(device)
-        assert found is not None, "samples are drawn from a prior"
+        assert isinstance(found, LatentDiffusionPrior), "samples are drawn from such a prior"
         made = _timed(lambda: sampled(config, data, found))
     else:
         made = _distil(cell, config, data, prior, Path(runs), device, progress)
@@ -178,7 +179,7 @@ def _distil(
     cell: Cell,
     config: DistilConfig,
     data: DataSplits,
-    prior: LatentDiffusionPrior | None,
+    prior: AnyPrior | None,
     runs: Path,
     device: str | torch.device,
     progress: bool,

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,9 +19,23 @@ from ld3m_min.io.checkpoints import Checkpoint, Checkpointer
 from ld3m_min.io.files import write_bytes
 from ld3m_min.io.progress import bar
 from ld3m_min.io.tensors import to_bytes
-from ld3m_min.prior.architecture import PriorConfig
 
 Loss = Callable[[int], Float[Tensor, ""]]  # the loss of a training step, by its number
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """What a training reads of its configuration."""
+
+    @property
+    def ema(self) -> float:
+        """Decay of the averaged weights."""
+
+    @property
+    def snapshots(self) -> tuple[int, ...]:
+        """Steps of the denoiser after which its averaged weights are kept as well."""
+
+
 COMPILE_FROM = 2000  # steps from which on a compiled denoiser pays for its compilation
 
 
@@ -32,6 +47,7 @@ class Optimiser:
         lr: the largest learning rate.
         ema: how much of the average stays at a step, in the long run.
         steps: of the whole training.
+        betas: of Adam.
         fused: take PyTorch's fused Adam.
     """
 
@@ -42,6 +58,7 @@ class Optimiser:
         lr: float,
         ema: float,
         steps: int,
+        betas: tuple[float, float] = (0.9, 0.999),
         fused: bool = False,
     ) -> None:
         self.params: dict[str, Tensor] = {
@@ -52,7 +69,9 @@ class Optimiser:
         self.weights = list(self.params.values())
         self.average = {k: p.detach().clone() for k, p in self.params.items()}
         self._averages = list(self.average.values())
-        self._adam = torch.optim.Adam(self.weights, lr=lr, fused=True if fused else None)
+        self._adam = torch.optim.Adam(
+            self.weights, lr=lr, betas=betas, fused=True if fused else None
+        )
         self._lr, self._ema, self._steps = lr, ema, steps
 
     def step(self, loss: Float[Tensor, ""], step: int) -> None:
@@ -111,7 +130,7 @@ def fit(
     *,
     steps: int,
     lr: float,
-    config: PriorConfig,
+    config: Averaging,
     device: torch.device,
     dtype: torch.dtype,
     progress: bool,

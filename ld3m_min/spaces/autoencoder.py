@@ -11,6 +11,7 @@ from torch import Tensor
 from ld3m_min.backprop import ONE_PASS, Plan, decode_with_plan
 from ld3m_min.config import DistilConfig
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.spaces.base import Space
 
 AT_ONCE = 64  # images that are encoded together
@@ -39,7 +40,7 @@ class AutoencoderSpace(Space):
         config: DistilConfig,
         images: Float[Tensor, "B 3 H W"],
         labels: Int[Tensor, " B"],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> AutoencoderSpace:
         """The latents of images.
 
@@ -52,7 +53,7 @@ class AutoencoderSpace(Space):
         Returns:
             The space.
         """
-        assert prior is not None
+        assert isinstance(prior, LatentDiffusionPrior)
         return cls(prior, initial_latents(prior, images), plan=config.plan)
 
     @classmethod
@@ -60,7 +61,7 @@ class AutoencoderSpace(Space):
         cls,
         config: DistilConfig,
         state: Mapping[str, Tensor],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> AutoencoderSpace:
         """The space of saved latents.
 
@@ -72,7 +73,7 @@ class AutoencoderSpace(Space):
         Returns:
             The space.
         """
-        assert prior is not None
+        assert isinstance(prior, LatentDiffusionPrior)
         return cls(prior, state["Z"], plan=config.plan)
 
     def images(self) -> Float[Tensor, "B 3 H W"]:

@@ -8,7 +8,7 @@ synthetic image.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from torch import Tensor
 from ld3m_min.backprop import ONE_PASS, Plan
 from ld3m_min.config import DistilConfig
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 
 
 class Space:
@@ -31,12 +32,19 @@ class Space:
         parameters: name -> leaf tensor that requires grad.
         constants: name -> tensor.
         plan: how gradients pass the generator; may be changed between iterations.
+        rates: learning rate of a parameter as a multiple of the configuration's; 1 where it has
+            none.
+        notes: what a recipe says of the start, JSON-able; empty where there is nothing to say.
         needs_prior: whether a prior makes the images.
+        prior_kind: of which kind it has to be.
+        by_class: whether the codes start from the prior's classes.
         saves: names of the tensors of :meth:`state`, which a set's folder holds.
         may_lack: those of them that are not always there.
     """
 
     needs_prior: ClassVar[bool] = True
+    prior_kind: ClassVar[type[AnyPrior]] = LatentDiffusionPrior
+    by_class: ClassVar[bool] = False
     saves: ClassVar[tuple[str, ...]] = ()
     may_lack: ClassVar[tuple[str, ...]] = ()
 
@@ -52,6 +60,8 @@ class Space:
         self.parameters = {k: _plain(v).requires_grad_() for k, v in parameters.items()}
         self.constants = {k: _plain(v) for k, v in (constants or {}).items()}
         self.plan = plan
+        self.rates: dict[str, float] = {}
+        self.notes: dict[str, Any] = {}
 
     @classmethod
     def build(
@@ -59,7 +69,7 @@ class Space:
         config: DistilConfig,
         images: Float[Tensor, "B 3 H W"],
         labels: Int[Tensor, " B"],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> Space:
         """The space of a configuration, starting from real images (section 3.2).
 
@@ -79,7 +89,7 @@ class Space:
         cls,
         config: DistilConfig,
         state: Mapping[str, Tensor],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> Space:
         """The space that gave a saved state, as far as its images go.
 
@@ -95,9 +105,7 @@ class Space:
 
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """The images in [0, 1], differentiable in every parameter."""
-        raise TypeError(
-            f"{type(self).__name__} is abstract; use PixelSpace, AutoencoderSpace or LD3MSpace"
-        )
+        raise TypeError(f"{type(self).__name__} is abstract; use one of ld3m_min.spaces.SPACES")
 
     def project(self) -> None:
         """Bring the parameters back to where they make sense, after an optimiser step."""
