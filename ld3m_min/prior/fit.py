@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,21 +20,6 @@ from ld3m_min.io.progress import bar
 from ld3m_min.io.tensors import to_bytes
 
 Loss = Callable[[int], Float[Tensor, ""]]  # the loss of a training step, by its number
-
-
-@runtime_checkable
-class Averaging(Protocol):
-    """What a training reads of its configuration."""
-
-    @property
-    def ema(self) -> float:
-        """Decay of the averaged weights."""
-
-    @property
-    def snapshots(self) -> tuple[int, ...]:
-        """Steps of the denoiser after which its averaged weights are kept as well."""
-
-
 COMPILE_FROM = 2000  # steps from which on a compiled denoiser pays for its compilation
 
 
@@ -130,7 +114,8 @@ def fit(
     *,
     steps: int,
     lr: float,
-    config: Averaging,
+    ema: float,
+    snapshots: Sequence[int] = (),
     device: torch.device,
     dtype: torch.dtype,
     progress: bool,
@@ -143,7 +128,8 @@ def fit(
         checkpoints: where the training is kept; its folder's name is the stage's.
         steps: of the whole training.
         lr: the largest learning rate.
-        config: what else is said of the training.
+        ema: decay of the averages, in the long run.
+        snapshots: steps after which the averages are kept in a file of their own as well.
         device: of the networks.
         dtype: of the forward passes.
         progress: show a bar.
@@ -154,7 +140,7 @@ def fit(
     """
     assert checkpoints.folder is not None, "the training of a prior is always kept"
     fast, name = dtype == torch.bfloat16 and device.type == "cpu", checkpoints.folder.name
-    optimiser = Optimiser(modules, lr=lr, ema=config.ema, steps=steps, fused=fast)
+    optimiser = Optimiser(modules, lr=lr, ema=ema, steps=steps, fused=fast)
     found = checkpoints.load()
     start = found.step if found else 0
     if found:
@@ -173,8 +159,10 @@ def fit(
                     f"loss of the {name} is {loss.item()} at step {step}; lower its learning rate"
                 )
             optimiser.step(loss, step)
-            if name == "unet" and step + 1 in config.snapshots:
-                file = checkpoints.folder.parent / "snapshots" / f"unet-{step + 1:06d}.safetensors"
+            if step + 1 in snapshots:
+                file = (
+                    checkpoints.folder.parent / "snapshots" / f"{name}-{step + 1:06d}.safetensors"
+                )
                 write_bytes(file, to_bytes(optimiser.average))
             if step % 20 == 0:
                 shown.set_postfix(loss=f"{loss.item():.4f}")

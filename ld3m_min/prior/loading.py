@@ -10,8 +10,8 @@ import torch
 
 from ld3m_min.io.files import read_json
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.saving import STYLE
 from ld3m_min.prior.style_gan import StyleGenerator
-from ld3m_min.prior.style_parts import KIND
 from ld3m_min.prior.weights import find_prior
 
 AnyPrior: TypeAlias = LatentDiffusionPrior | StyleGenerator
@@ -35,6 +35,6 @@ def load_prior(
         InputError: it is damaged, or something else.
     """
     index = read_json(find_prior(path_or_id).folder / "model_index.json")
-    if isinstance(index, dict) and index.get("_class_name") == KIND:
+    if isinstance(index, dict) and index.get("_class_name") == STYLE:
         return StyleGenerator.from_pretrained(path_or_id, device=device)
     return LatentDiffusionPrior.from_pretrained(path_or_id, device=device, classes=classes)

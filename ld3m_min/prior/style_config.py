@@ -37,7 +37,6 @@ class StyleConfig:
         loss: of the reconstruction, a name in `ld3m_min.prior.losses.LOSSES`; for "vae".
         flip: mirror half of the images; for "vae".
         ema: decay of the averaged weights, which are the ones that are kept.
-        snapshots: for "vae": steps after which the averaged weights are kept as well.
         checkpoint_every: steps after which a checkpoint is due.
         checkpoint_seconds: seconds after which one is due, if they pass first.
         classifier: what its images are recognised by; None for the support vector machine of the
@@ -67,7 +66,6 @@ class StyleConfig:
     loss: str = "mse"
     flip: bool = False
     ema: float = 0.998
-    snapshots: tuple[int, ...] = ()
     checkpoint_every: int = 500
     checkpoint_seconds: float = 60.0
     classifier: ClassifierConfig | None = None

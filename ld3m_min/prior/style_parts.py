@@ -14,7 +14,7 @@ from ld3m_min.io.files import read_json
 from ld3m_min.io.seeds import seeded
 from ld3m_min.io.tensors import from_bytes
 from ld3m_min.io.values import checked, from_dict
-from ld3m_min.prior.saving import STYLE as KIND
+from ld3m_min.prior.saving import STYLE
 from ld3m_min.prior.style_layers import Mapping, Synthesis
 
 WEIGHTS = Path("generator") / "model.safetensors"
@@ -125,9 +125,9 @@ def read_style(folder: Path, source: str) -> StyleParts:
     """
     index = read_json(folder / "model_index.json")
     kind = index.get("_class_name") if isinstance(index, dict) else None
-    if kind != KIND:
+    if kind != STYLE:
         raise InputError(
-            f"{source} holds {kind or 'no prior'}, not a {KIND}; load it by "
+            f"{source} holds {kind or 'no prior'}, not a {STYLE}; load it by "
             "LatentDiffusionPrior.from_pretrained, or give another folder"
         )
     where = f"{source}: architecture"

@@ -36,7 +36,7 @@ from ld3m_min.prior.style_critic import (
 from ld3m_min.prior.style_gan import StyleGenerator, build_style
 
 _APART = (  # fields that change no weight
-    "name", "checkpoint_every", "checkpoint_seconds", "classifier", "about", "snapshots",
+    "name", "checkpoint_every", "checkpoint_seconds", "classifier", "about",
 )  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def _fit_decoder(
         checkpoints,
         steps=config.steps,
         lr=config.lr,
-        config=config,
+        ema=config.ema,
         device=device,
         dtype=torch.float32,
         progress=progress,
