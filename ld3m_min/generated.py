@@ -223,7 +223,7 @@ def _given(method: str, config: DistilConfig, data: DataSplits, given: object) -
     prior = class_conditional(given, method)
     config = replace(config, space="ld3m", iterations=0, plan=ONE_PASS)
     setup = prepare(config, data, prior, device=prior.device, progress=False)
-    assert setup.prior is not None, "the space ld3m has one"
+    assert isinstance(setup.prior, LatentDiffusionPrior), "the space ld3m has one"
     state = setup.space.state()
     return _Start(setup, setup.prior, state["c"], state["noise"])
 

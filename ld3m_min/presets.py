@@ -17,6 +17,7 @@ from ld3m_min.backprop import AUTO
 from ld3m_min.config import (
     ALGORITHMS,
     SPACES,
+    STYLE_SPACES,
     DDiFConfig,
     DistilConfig,
     EvalConfig,
@@ -48,6 +49,7 @@ class Preset:
             algorithm, whichever is found first; else that of `distil`. A system that has none
             takes its space's.
         iterations: number of them, looked up as `lr` is.
+        style_prior: prior of the spaces of a style-based generator; "" where there is none.
         distil_at: what changes in the distillation at some image size, in pixels.
         evaluation_at: what changes in the evaluation at some number of images per class.
         changes: what is set over all that, as nested mappings of fields.
@@ -58,6 +60,7 @@ class Preset:
     evaluation: EvalConfig
     lr: dict[Key, float] = field(default_factory=dict)
     iterations: dict[Key, int] = field(default_factory=dict)
+    style_prior: str = ""
     distil_at: dict[int, dict[str, Any]] = field(default_factory=dict)
     evaluation_at: dict[int, dict[str, Any]] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -100,6 +103,7 @@ PRESETS: dict[str, Preset] = {
             checkpoint_every=1,
         ),
         EvalConfig(epochs=3, repeats=2, width=16, lr={"default": 0.01}),
+        style_prior="style-digits",
         about="seconds; shows that everything runs, measures nothing",
     ),
     "cpu": Preset(
@@ -143,6 +147,7 @@ PRESETS: dict[str, Preset] = {
             ("DM", "autoencoder", 10): 3.0,
             ("DM", "ld3m", 10): 1.0,
         },
+        style_prior="style-digits",
         evaluation_at={10: {"epochs": 60, "batch": 50, "ema": 0.917}},
         about="digits at 32 px on two CPU cores; widths, epochs, experts and iterations are shrunk",
     ),
@@ -184,6 +189,7 @@ PRESETS: dict[str, Preset] = {
             lr={"default": 0.01, "AlexNet": 0.01, "VGG11": 0.003, "ResNet18": 0.03, "ViT": 0.001},
         ),
         lr={"DC": 1.0, "DM": 0.3, "MTT": 30.0},
+        style_prior="style-imagenette-64",
         evaluation_at={10: {"epochs": 60, "batch": 50, "ema": 0.917}},
         about="ImageNette at 64 px on two CPU cores; widths, epochs, experts and iterations are "
         "shrunk",
@@ -202,6 +208,7 @@ PRESETS: dict[str, Preset] = {
             checkpoint_every=1,
         ),
         EvalConfig(epochs=1, repeats=1, width=8),
+        style_prior="style-imagenette-64-smoke",
         about="two iterations of photos; shows that its commands run, measures nothing",
     ),
     "nette": Preset(
@@ -293,6 +300,8 @@ def preset(
     for field_name, table in tables.items():
         if found := [table[key] for key in keys if key in table]:
             values[field_name] = found[0]
+    if kind in STYLE_SPACES and chosen.style_prior:
+        values["prior"] = chosen.style_prior
     at_size = chosen.distil_at.get(asked["size"], {})
     below = replace(chosen.distil, **values | at_size)
     if system is not None and system.residual is not None:

@@ -46,6 +46,8 @@ SYSTEMS: dict[str, System] = {
     "ddif": System("neural fields (DDiF)", "learned", "ddif"),
     "ld3m-paper": System("LD3M, equation (6)", "learned", "ld3m", PAPER_RESIDUAL, 1.0),
     "ld3m-code": System("LD3M, public code", "learned", "ld3m", PUBLIC_RESIDUAL),
+    "glad-w": System("GLaD, W+", "learned", "glad-w"),
+    "glad-f": System("GLaD, F_n", "learned", "glad-f"),
     "initial": System("initial codes, equation (6)", "drawn", "ld3m", PAPER_RESIDUAL, 1.0),
     "initial-code": System("initial codes, public code", "drawn", "ld3m", PUBLIC_RESIDUAL),
     "sampled": System("samples of the prior", "drawn", "ld3m"),

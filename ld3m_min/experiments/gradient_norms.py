@@ -100,7 +100,7 @@ def start(config: DistilConfig, data: DataSplits, prior: LatentDiffusionPrior) -
     """
     config = replace(config, algorithm="DM", space="ld3m", iterations=0, plan=ONE_PASS)
     setup = prepare(config, data, prior, device=prior.device, progress=False)
-    assert setup.prior is not None, "the space ld3m has one"
+    assert isinstance(setup.prior, LatentDiffusionPrior), "the space ld3m has one"
     images, _ = draw_initial_images(data, config.ipc, config.seed)
     images = images.to(prior.device).requires_grad_()
     DISTILLERS["DM"](config, setup.data, setup.labels.device).step(images, setup.labels, 0)

@@ -26,7 +26,9 @@ from ld3m_min.io.seeds import seeded
 from ld3m_min.io.values import checked
 from ld3m_min.presets import preset
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior, load_prior
 from ld3m_min.prior.presets import FINE_TUNE_PRESETS, PRIOR_PRESETS
+from ld3m_min.prior.style_config import STYLE_PRESETS
 from ld3m_min.prior.weights import SHIPPED
 from ld3m_min.residual import NO_RESIDUAL
 from ld3m_min.sampler import SamplerConfig
@@ -181,7 +183,7 @@ class Cell:
             config = _fine_tuned(config, "minimax")
         return VARIANTS[self.variant](config)
 
-    def load_prior(self, device: str | torch.device = "cpu") -> LatentDiffusionPrior | None:
+    def load_prior(self, device: str | torch.device = "cpu") -> AnyPrior | None:
         """The prior of this cell's configuration; None where the space needs none.
 
         A random one is drawn from the cell's seed.
@@ -191,9 +193,10 @@ class Cell:
         """
         if not SPACES[self.system.space].needs_prior:
             return None
-        found = LatentDiffusionPrior.from_pretrained(prior_path(self.config().prior), device=device)
+        found = load_prior(prior_path(self.config().prior), device=device)
         if self.variant not in RANDOM_PRIORS:
             return found
+        assert isinstance(found, LatentDiffusionPrior), "no other has random priors in a grid"
         asked, generator = RANDOM_PRIORS[self.variant], seeded(self.seed, "random prior")
         return found.to("cpu").randomised(generator=generator, **asked).to(device)
 
@@ -366,7 +369,7 @@ def prior_folder(name: str, seed: int = 0) -> Path:
 
 
 def prior_path(name: str) -> str | Path:
-    """What `LatentDiffusionPrior.from_pretrained` is to be given for a configuration's prior.
+    """What :func:`~ld3m_min.prior.loading.load_prior` is to be given for a configuration's prior.
 
     A prior that is shipped comes first, then one that `train-prior` or `fine-tune` made here, then
     one that the project keeps beside its records. Any other name stays as it is.
@@ -410,7 +413,8 @@ def _with_its_start(prior: str) -> list[str]:
     """Those of a prior and of what it is fine-tuned from that a preset makes, in that order."""
     tuned = FINE_TUNE_PRESETS.get(prior)
     names = [prior] if tuned is None else [tuned.prior, prior]
-    return [name for name in names if name in PRIOR_PRESETS or name in FINE_TUNE_PRESETS]
+    made_here = PRIOR_PRESETS.keys() | FINE_TUNE_PRESETS.keys() | STYLE_PRESETS.keys()
+    return [name for name in names if name in made_here]
 
 
 def _prior_command(prior: str) -> str:
@@ -421,7 +425,7 @@ def _prior_command(prior: str) -> str:
     """
     if prior in FINE_TUNE_PRESETS:
         return f"python -m ld3m_min fine-tune {prior}"
-    limit = ON_GPU if PRIOR_PRESETS[prior].gpu else ""
+    limit = ON_GPU if prior in PRIOR_PRESETS and PRIOR_PRESETS[prior].gpu else ""
     start = f" --start {AUTOENCODER}" if prior.startswith("imagenette-64") else ""
     return f"python -m ld3m_min train-prior --preset {prior}{start}{limit}"
 

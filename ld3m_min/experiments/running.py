@@ -28,6 +28,7 @@ from ld3m_min.io.pictures import join_strip, save_strip
 from ld3m_min.io.stop import stoppable
 from ld3m_min.presets import eval_preset
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.run import Progress, distil
 from ld3m_min.synthetic import SyntheticSet
 
@@ -88,7 +89,7 @@ def make_record(
     *,
     records: str | Path = RECORDS,
     runs: str | Path = RUNS,
-    prior: LatentDiffusionPrior | None = None,
+    prior: AnyPrior | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
     architectures: Sequence[str] = ARCHITECTURES,
@@ -125,7 +126,9 @@ def make_record(
         made = _timed(lambda: select(data, cell.ipc, cell.space, seed=cell.seed))
     elif cell.space in DRAWS:
         found = prior or cell.load_prior(device)
-        made = _timed(lambda: draw(cell.space, config, data, found))
+        assert isinstance(found, LatentDiffusionPrior), "samples are drawn from such a prior"
+        latent = found
+        made = _timed(lambda: draw(cell.space, config, data, latent))
     else:
         made = _distil(cell, config, data, prior, Path(runs), device, progress)
     began = time.monotonic()
@@ -177,7 +180,7 @@ def _distil(
     cell: Cell,
     config: DistilConfig,
     data: DataSplits,
-    prior: LatentDiffusionPrior | None,
+    prior: AnyPrior | None,
     runs: Path,
     device: str | torch.device,
     progress: bool,

@@ -43,6 +43,7 @@ class Optimiser:
         lr: the largest learning rate.
         ema: how much of the average stays at a step, in the long run.
         steps: of the whole training.
+        betas: of Adam.
         fused: take PyTorch's fused Adam.
         only: names of the parameters that are trained, "network.parameter"; None for all.
         constant: keep the rate, and start the averages from the weights that are there: for
@@ -57,6 +58,7 @@ class Optimiser:
         lr: float,
         ema: float,
         steps: int,
+        betas: tuple[float, float] = (0.9, 0.999),
         fused: bool = False,
         only: Collection[str] | None = None,
         constant: bool = False,
@@ -74,7 +76,9 @@ class Optimiser:
         self.weights = list(self.params.values())
         self.average = {k: p.detach().clone() for k, p in self.params.items()}
         self._averages = list(self.average.values())
-        self._adam = torch.optim.Adam(self.weights, lr=lr, fused=True if fused else None)
+        self._adam = torch.optim.Adam(
+            self.weights, lr=lr, betas=betas, fused=True if fused else None
+        )
         self._lr, self._ema, self._steps, self._constant = lr, ema, steps, constant
 
     def step(self, loss: Float[Tensor, ""], step: int) -> None:
@@ -158,7 +162,7 @@ def fit(
         device: of the networks.
         dtype: of the forward passes.
         progress: show a bar.
-        snapshots: steps of a stage called "unet" after which its averages are kept as well.
+        snapshots: steps after which the averages are kept in a file of their own as well.
         only: of :class:`Optimiser`.
         constant: of :class:`Optimiser`.
         carried: what the loss carries from step to step.
@@ -192,8 +196,10 @@ def fit(
                     f"loss of the {name} is {loss.item()} at step {step}; lower its learning rate"
                 )
             optimiser.step(loss, step)
-            if name == "unet" and step + 1 in snapshots:
-                file = checkpoints.folder.parent / "snapshots" / f"unet-{step + 1:06d}.safetensors"
+            if step + 1 in snapshots:
+                file = (
+                    checkpoints.folder.parent / "snapshots" / f"{name}-{step + 1:06d}.safetensors"
+                )
                 write_bytes(file, to_bytes(optimiser.average))
             if step % 20 == 0:
                 shown.set_postfix(loss=f"{loss.item():.4f}")

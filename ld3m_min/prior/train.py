@@ -90,7 +90,6 @@ def train_prior(
     images, labels = data.train.images.to(device), data.train.labels.to(device)
     shared: dict[str, Any] = {
         "ema": config.ema,
-        "snapshots": config.snapshots,
         "device": device,
         "dtype": dtype,
         "progress": progress,
@@ -114,6 +113,7 @@ def train_prior(
         loss = _denoiser_loss(prior, latents, labels, config)
         kept = checkpoints("unet")
         modules = {"unet": prior.denoiser, "class_embedding": _table(prior)}
+        shared["snapshots"] = config.snapshots
         fit(modules, loss, kept, steps=config.unet_steps, lr=config.unet_lr, **shared)
     for module in prior.modules:
         module.requires_grad_(False).eval()

@@ -13,6 +13,7 @@ from ld3m_min.config import DistilConfig
 from ld3m_min.errors import InputError
 from ld3m_min.io.seeds import seeded
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.sampler import SamplerConfig, check_codes, timesteps
 from ld3m_min.spaces.autoencoder import initial_latents
 from ld3m_min.spaces.base import Space
@@ -34,6 +35,7 @@ class LD3MSpace(Space):
 
     saves = ("Z", "c", "noise")
     may_lack = ("c",)  # an unconditional prior has none
+    starts_from_classes = True
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class LD3MSpace(Space):
         config: DistilConfig,
         images: Float[Tensor, "B 3 H W"],
         labels: Int[Tensor, " B"],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> LD3MSpace:
         """The latents of images, and the prior's conditioning of their classes.
 
@@ -77,7 +79,7 @@ class LD3MSpace(Space):
         Raises:
             InputError: the prior has fewer classes, or its codes do not fit the sampler.
         """
-        assert prior is not None
+        assert isinstance(prior, LatentDiffusionPrior)
         Z = initial_latents(prior, images)
         c = None
         if prior.class_embedding is not None:
@@ -107,7 +109,7 @@ class LD3MSpace(Space):
         cls,
         config: DistilConfig,
         state: Mapping[str, Tensor],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> LD3MSpace:
         """The space of saved codes.
 
@@ -119,7 +121,7 @@ class LD3MSpace(Space):
         Returns:
             The space.
         """
-        assert prior is not None
+        assert isinstance(prior, LatentDiffusionPrior)
         Z, c, noise = state["Z"], state.get("c"), state["noise"]
         return cls(prior, Z, c, noise, config.sampler, plan=config.plan)
 
