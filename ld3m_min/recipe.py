@@ -80,6 +80,7 @@ def recipe(
             "source": str(prior.source or OWN_PRIOR),
             "digest": prior.networks_digest,
             "classes": None if matching is None else matching.record,
+            "bytes": 4 * sum(w.numel() for w in space.shared_weights(prior)),  # as float32
         }
         made |= {"plan": asdict(plan), "engine": engine_of(prior, plan)}
     return made

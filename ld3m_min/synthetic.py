@@ -22,6 +22,7 @@ from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.set_files import OWN_PRIOR, check_place, check_set, is_path
 from ld3m_min.set_folder import SetContents, read_set, write_set
 from ld3m_min.spaces.build import SPACES
+from ld3m_min.storage import Storage, storage_of
 
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # field -> what it must be, and the test
     "pixels": ("a tensor", lambda x: isinstance(x, Tensor)),
@@ -98,6 +99,10 @@ class SyntheticSet:
     def ipc(self) -> int:
         """Images per class."""
         return len(self.labels) // len(self.classes)
+
+    def storage(self) -> Storage:
+        """The bytes that the set takes, as images and as codes, and what its prior's sets share."""
+        return storage_of(self.images(), self.labels, self.classes, self.state, self.recipe)
 
     @torch.no_grad()
     def regenerate(self, prior: LatentDiffusionPrior | None = None) -> Float[Tensor, "B 3 H W"]:

@@ -75,9 +75,26 @@ class AutoencoderSpace(Space):
         assert prior is not None
         return cls(prior, state["Z"], plan=config.plan)
 
+    @classmethod
+    def shared_weights(cls, prior: LatentDiffusionPrior | None) -> list[Tensor]:
+        """Those of the decoder; arguments are those of :class:`Space`."""
+        assert prior is not None
+        return decoder_weights(prior)
+
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """The decoded latents."""
         return decode_with_plan(self.prior, self.parameters["Z"], self.plan)
+
+
+def decoder_weights(prior: LatentDiffusionPrior) -> list[Tensor]:
+    """Weights of an autoencoder that latents meet on their way to images, its codebook too.
+
+    Args:
+        prior: whose autoencoder it is.
+    """
+    encodes = ("encoder.", "quant_conv.")
+    named = prior.autoencoder.named_parameters()
+    return [p for name, p in named if not name.startswith(encodes)]
 
 
 @torch.no_grad()

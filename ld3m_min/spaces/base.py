@@ -34,11 +34,13 @@ class Space:
         needs_prior: whether a prior makes the images.
         saves: names of the tensors of :meth:`state`, which a set's folder holds.
         may_lack: those of them that are not always there.
+        drawn: those of them that the seed of the set draws again.
     """
 
     needs_prior: ClassVar[bool] = True
     saves: ClassVar[tuple[str, ...]] = ()
     may_lack: ClassVar[tuple[str, ...]] = ()
+    drawn: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -92,6 +94,15 @@ class Space:
             The space.
         """
         raise NotImplementedError
+
+    @classmethod
+    def shared_weights(cls, prior: LatentDiffusionPrior | None) -> list[Tensor]:
+        """Weights of the prior that turn saved codes into images: every set needs the same ones.
+
+        Args:
+            prior: given where the space needs one.
+        """
+        return [] if prior is None else [p for m in prior.modules for p in m.parameters()]
 
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """The images in [0, 1], differentiable in every parameter."""

@@ -30,7 +30,7 @@ from ld3m_min.run import distil
 from ld3m_min.sampler import SamplerConfig
 
 MODULES = {name: import_module(f"ld3m_min.commands.{name.replace('-', '_')}") for name in COMMANDS}
-CONFIGURED = [name for name in COMMANDS if name != "table"]
+CONFIGURED = [name for name in COMMANDS if name not in ("table", "select", "systems")]
 DISTILLING = ["distil", "experts", "plan", "rate-search"]  # those with a DistilConfig
 KINDS = {"evaluate": EvalConfig, "train-prior": PriorConfig}
 EXAMPLE = (
