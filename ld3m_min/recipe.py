@@ -78,10 +78,12 @@ def recipe(
     }
     if prior is not None:
         plan = getattr(space, "plan", config.plan)
+        shared = 4 * sum(weight.numel() for weight in space.shared_weights(prior))
         made["prior"] = {
             "source": str(prior.source or OWN_PRIOR),
             "digest": prior.networks_digest,
             "classes": None if matching is None else matching.record,
+            "bytes": shared,  # as float32
         }
         plain = {"synthesis": PLAIN._asdict()}
         engine = engine_of(prior, plan) if isinstance(prior, LatentDiffusionPrior) else plain

@@ -22,6 +22,7 @@ from ld3m_min.prior.loading import AnyPrior, load_prior
 from ld3m_min.set_files import OWN_PRIOR, by_class, check_place, check_set, is_path
 from ld3m_min.set_folder import SetContents, read_set, write_set
 from ld3m_min.spaces.build import SPACES
+from ld3m_min.storage import Storage, storage_of
 
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # field -> what it must be, and the test
     "pixels": ("a tensor", lambda x: isinstance(x, Tensor)),
@@ -109,6 +110,10 @@ class SyntheticSet:
     def config(self) -> DistilConfig:
         """Of the distillation; its `ipc` counts storage, :attr:`ipc` images."""
         return from_dict(DistilConfig, self.recipe.get("config"), "recipe.config")
+
+    def storage(self) -> Storage:
+        """The bytes that the set takes, as images and as codes, and what its prior's sets share."""
+        return storage_of(self.images(), self.labels, self.classes, self.state, self.recipe)
 
     @torch.no_grad()
     def regenerate(self, prior: AnyPrior | None = None) -> Float[Tensor, "B 3 H W"]:

@@ -21,6 +21,8 @@ from ld3m_min.errors import InputError
 COMMANDS = {
     "distil": "Distil a data set into a few images per class.",
     "evaluate": "Train networks on a distilled set, and test them on real images.",
+    "select": "Choose real images as a set, or compress as many as fit into its bytes.",
+    "systems": "List everything that makes a set.",
     "experts": "Train the expert trajectories that MTT needs.",
     "train-prior": "Train a prior, measure it, and write it with its model card.",
     "fine-tune": "Fine-tune a prior by Minimax's criteria, or without them as the control.",

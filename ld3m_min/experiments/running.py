@@ -274,6 +274,8 @@ def _record(
         },
         "data": recipe["data"] | {"files": files_of(data)},
         "prior": recipe["prior"] or recipe.get("drawn", {}).get("prior"),
+        "bytes": asdict(made.sets[0].storage()),
+        "selection": _without_positions(recipe.get("selection")),
         "loss": [h.get("loss") for h in made.history],
         "grad_Z": [h.get("grad_Z") for h in made.history] if with_Z else None,
         "seconds_per_iteration": round(made.seconds / n, 3) if n else None,
@@ -285,6 +287,11 @@ def _record(
         "peak_memory_bytes": peak_memory(device),
         "environment": environment(device),
     }
+
+
+def _without_positions(selection: dict[str, Any] | None) -> dict[str, Any] | None:
+    """How real images were chosen, without the list of them; None where none were."""
+    return selection and {k: v for k, v in selection.items() if k != "positions"}
 
 
 def _write(

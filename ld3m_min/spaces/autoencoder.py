@@ -78,6 +78,12 @@ class AutoencoderSpace(Space):
         assert isinstance(prior, LatentDiffusionPrior)
         return cls(prior, state["Z"], plan=config.plan)
 
+    @classmethod
+    def shared_weights(cls, prior: AnyPrior) -> list[Tensor]:
+        """Those of the decoder; arguments are those of :class:`Space`."""
+        assert isinstance(prior, LatentDiffusionPrior)
+        return decoder_weights(prior)
+
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """The decoded latents."""
         return decode_with_plan(self.prior, self.parameters["Z"], self.plan)
@@ -125,6 +131,17 @@ def codes_in_bytes(config: DistilConfig, channels: int, factor: int) -> int:
             f"{config.ipc}; raise ipc, or take a prior with smaller latents"
         )
     return room // code
+
+
+def decoder_weights(prior: LatentDiffusionPrior) -> list[Tensor]:
+    """Weights of an autoencoder that latents meet on their way to images, its codebook too.
+
+    Args:
+        prior: whose autoencoder it is.
+    """
+    encodes = ("encoder.", "quant_conv.")
+    named = prior.autoencoder.named_parameters()
+    return [p for name, p in named if not name.startswith(encodes)]
 
 
 @torch.no_grad()

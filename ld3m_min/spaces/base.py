@@ -41,6 +41,7 @@ class Space:
         saves: names of the tensors of :meth:`state`, which a set's folder holds.
         may_lack: those of them that are not always there.
         by_class: those of them that have a row for each class, not for each image; may be bytes.
+        drawn: those of them that the seed of the set draws again.
     """
 
     needs_prior: ClassVar[bool] = True
@@ -49,6 +50,7 @@ class Space:
     saves: ClassVar[tuple[str, ...]] = ()
     may_lack: ClassVar[tuple[str, ...]] = ()
     by_class: ClassVar[tuple[str, ...]] = ()
+    drawn: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -115,6 +117,15 @@ class Space:
 
         Returns:
             The space.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def shared_weights(cls, prior: AnyPrior) -> list[Tensor]:
+        """Weights of the prior that turn saved codes into images: every set needs the same ones.
+
+        Args:
+            prior: of a space that needs one.
         """
         raise NotImplementedError
 

@@ -129,6 +129,12 @@ class StyleSpace(Space):
         return cls(prior, state["w"], state.get("features"), layer=layer, plan=_plan(config.plan))
 
     @classmethod
+    def shared_weights(cls, prior: AnyPrior) -> list[Tensor]:
+        """Those of the synthesis, which reads w and features; arguments as in :class:`Space`."""
+        assert isinstance(prior, StyleGenerator)
+        return list(prior.synthesis.parameters())
+
+    @classmethod
     def _layer(cls, config: DistilConfig, prior: StyleGenerator) -> int:
         """The layer n of a configuration in this space.
 

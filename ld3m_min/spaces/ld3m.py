@@ -15,7 +15,7 @@ from ld3m_min.io.seeds import seeded
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.sampler import SamplerConfig, check_codes, timesteps
-from ld3m_min.spaces.autoencoder import initial_latents
+from ld3m_min.spaces.autoencoder import decoder_weights, initial_latents
 from ld3m_min.spaces.base import Space
 
 
@@ -36,6 +36,7 @@ class LD3MSpace(Space):
     saves = ("Z", "c", "noise")
     may_lack = ("c",)  # an unconditional prior has none
     starts_from_classes = True
+    drawn = ("noise",)
 
     def __init__(
         self,
@@ -124,6 +125,15 @@ class LD3MSpace(Space):
         assert isinstance(prior, LatentDiffusionPrior)
         Z, c, noise = state["Z"], state.get("c"), state["noise"]
         return cls(prior, Z, c, noise, config.sampler, plan=config.plan)
+
+    @classmethod
+    def shared_weights(cls, prior: AnyPrior) -> list[Tensor]:
+        """Those of the decoder and the denoiser, and the null class; see :class:`Space`."""
+        assert isinstance(prior, LatentDiffusionPrior) and prior.denoiser is not None
+        weights = [*decoder_weights(prior), *prior.denoiser.parameters()]
+        if prior.class_embedding is not None and prior.has_null:
+            weights.append(prior.class_embedding.weight[-1])  # c is each set's own
+        return weights
 
     def images(self, noise: Float[Tensor, "B c h w"] | None = None) -> Float[Tensor, "B 3 H W"]:
         """G(Z, c), the generated images.

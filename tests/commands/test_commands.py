@@ -31,7 +31,8 @@ from ld3m_min.run import distil
 from ld3m_min.sampler import SamplerConfig
 
 MODULES = {name: import_module(f"ld3m_min.commands.{name.replace('-', '_')}") for name in COMMANDS}
-CONFIGURED = [name for name in COMMANDS if name not in ("table", "real-images")]
+# those with a configuration
+CONFIGURED = [n for n in COMMANDS if n not in ("table", "real-images", "select", "systems")]
 DISTILLING = ["distil", "experts", "plan", "rate-search"]  # those with a DistilConfig
 KINDS = {"evaluate": EvalConfig, "train-prior": PriorConfig, "fine-tune": FineTuneConfig}
 EXAMPLE = (

@@ -16,6 +16,8 @@ from ld3m_min.prior.presets import prior_preset
 from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
 from ld3m_min.run import random_real
 from ld3m_min.sampler import SamplerConfig, generate_latents
+from ld3m_min.storage import Storage
+from ld3m_min.systems import SYSTEMS
 
 
 def run_cli(*words, cwd):
@@ -55,6 +57,7 @@ def test_a_cell_becomes_a_record_becomes_a_row(digits, tmp_path):
         "95 % interval",
         "ConvNet",
         "AlexNet",
+        *tables.BYTES,
     ]
     assert tables.table(found, "digits", "cpu").empty
     assert tables.cell_set(cell, tmp_path / "runs").ipc == 1
@@ -238,3 +241,94 @@ def test_random_sets_of_two_seeds_have_none_in_common(digits, monkeypatch):
         running._draw(config, digits, 4, "cpu")
         drawn[seed] = {c.seed for c in asked}
     assert drawn[0] == {0, 1, 2, 3} and not drawn[0] & drawn[1]
+
+
+CHOSEN = [name for name, system in SYSTEMS.items() if system.how == "chosen"]
+
+
+@pytest.fixture(scope="module")
+def chosen(digits, tmp_path_factory):
+    """Records of every system that chooses real images, by name."""
+    folder = tmp_path_factory.mktemp("chosen")
+    return {
+        name: running.make_record(
+            grids.Cell("digits", "smoke", name, "none", 1),
+            digits,
+            records=folder / "records",
+            runs=folder / "runs",
+            progress=False,
+            architectures=("ConvNet",),
+        )
+        for name in CHOSEN
+    }
+
+
+def test_every_choice_becomes_a_record_that_states_its_bytes(chosen):
+    for name, record in chosen.items():
+        found = Storage(**record["bytes"])
+        assert found.shared == 0 and found.labels == 8 * found.count and found.classes == 10
+        assert found.codes == {"pixels": 4 * 3 * 32 * 32 * found.count}
+        assert found.images["PNG"] > found.images["WebP"] > 0
+        said = record["selection"]
+        assert (said is None) == (name == "random") or said["method"] == name
+        assert said is None or "positions" not in said
+    compressed = Storage(**chosen["webp"]["bytes"])
+    assert compressed.files == {"WebP 50": sum(chosen["webp"]["selection"]["bytes"])}
+    assert compressed.count == sum(chosen["webp"]["selection"]["images"]) > 100
+
+
+def test_a_table_says_bytes_and_older_records_do_not(chosen):
+    old = {k: v for k, v in chosen["random"].items() if k not in ("bytes", "selection")}
+    frame = tables.table([old, *chosen.values()], "digits", "smoke")
+    assert list(frame.columns[-4:]) == list(tables.BYTES) and len(frame) == len(chosen) + 1
+    assert frame.iloc[0][list(tables.BYTES)].tolist() == ["–"] * 4
+    assert frame.index[0][2] == frame.index[1][2] == "random real images"
+    rows = frame.iloc[1:].reset_index().set_index("space")
+    assert [s.label for s in map(SYSTEMS.get, chosen)] == list(rows.index)
+    compressed = rows.loc[SYSTEMS["webp"].label]
+    used = chosen["webp"]["selection"]
+    assert compressed["kept as"] == "WebP 50" and compressed["shared bytes"] == 0
+    assert compressed["bytes a class"] == round(sum(used["bytes"]) / 10) <= 3 * 32 * 32
+    assert float(compressed["images a class"]) == sum(used["images"]) / 10
+    plain = rows.loc["random real images"]
+    assert plain["images a class"] == "1" and plain["kept as"] == "lossless WebP"
+    assert tables.table([old], "digits", "smoke")["bytes a class"].tolist() == ["–"]
+    assert "–" in tables.table(results.load_records()).to_string()  # those of the project
+
+
+def test_a_record_of_codes_states_what_is_shared(digits, tiny_prior, tmp_path):
+    cell = grids.Cell("digits", "smoke", "ld3m-paper", "DM", 1)
+    record = running.make_record(
+        cell,
+        digits,
+        records=tmp_path / "records",
+        runs=tmp_path / "runs",
+        prior=tiny_prior,
+        progress=False,
+        architectures=("ConvNet",),
+    )
+    found = tables.cell_set(cell, tmp_path / "runs").storage()
+    assert Storage(**record["bytes"]) == found and found.shared == record["prior"]["bytes"] > 0
+    row = tables.table([record], "digits", "smoke").iloc[0]
+    assert row["kept as"] == found.smallest.form and row["shared bytes"] == found.smallest.shared
+    assert record["selection"] is None
+
+
+def test_a_mean_of_more_than_one_is_refused_before_any_work(digits, tmp_path):
+    cell = grids.Cell("digits", "smoke", "class-mean", "none", 2)
+    with pytest.raises(ValueError, match=r"class-mean has one image per class, .* not ipc = 2"):
+        running.make_record(cell, digits, records=tmp_path / "r", runs=tmp_path / "runs")
+    assert not (tmp_path / "r").exists() and not (tmp_path / "runs").exists()
+
+
+def test_any_system_may_be_the_baseline_of_a_comparison(chosen):
+    def with_values(record, *values, **cell):
+        return record | {"accuracies": {"AlexNet": values}, "cell": record["cell"] | cell}
+
+    base = with_values(chosen["webp"], 0.2, 0.3)
+    ours = with_values(chosen["webp"], 0.5, 0.4, space="ld3m-code", algorithm="DM")
+    frame = tables.comparisons([base, ours], "webp", "digits", "smoke")
+    assert frame["difference"].tolist() == pytest.approx([20.0])
+    pixels = with_values(chosen["webp"], 0.1, 0.2, space="pixel", algorithm="DM")
+    frame = tables.comparisons([pixels, ours], "pixel", "digits", "smoke")
+    assert frame["difference"].tolist() == pytest.approx([30.0])
