@@ -117,7 +117,7 @@ def card(contents: SetContents) -> str:
         contents.images, contents.labels, contents.classes, contents.state, contents.recipe
     )
     ipc = c.get("ipc", most)  # of the configuration, where it may count storage
-    place = "" if most == ipc else f", in the place of {ipc}"
+    place = "" if most == ipc or "selection" in contents.recipe else f", in the place of {ipc}"
     how = f"distilled by {c['algorithm']} in {c['space']} space"
     if "selection" in contents.recipe:
         how = f"chosen by {in_card(contents.recipe['selection']['method'])}"

@@ -199,7 +199,7 @@ def test_other_mistakes_are_refused(few, prior):
         d4m(CONFIG, few, prior, strength=0.0)
     with pytest.raises(InputError, match="mode guidance must be 0 or more"):
         mgd(CONFIG, few, prior, scale=-1.0)
-    with pytest.raises(InputError, match="class '3' has 12 training images, fewer than ipc = 13"):
+    with pytest.raises(InputError, match="class '3' has 12 training images, fewer than the 13"):
         d4m(replace(CONFIG, ipc=13), few, prior)
     with pytest.raises(InputError, match="'igd' is no system that draws; choose sampled, d4m"):
         draw("igd", CONFIG, few, prior)

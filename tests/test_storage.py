@@ -16,12 +16,14 @@ from ld3m_min.generated import sampled
 from ld3m_min.io.packing import eight_bits, packed, unpacked
 from ld3m_min.io.pictures import save_strip
 from ld3m_min.presets import preset
+from ld3m_min.prior import StyleGenerator
 from ld3m_min.run import distil
 from ld3m_min.set_files import check_index
 from ld3m_min.spaces.build import SPACES
 from ld3m_min.spaces.ld3m import forward_noise
 from ld3m_min.storage import Kept, Storage
 from ld3m_min.synthetic import SyntheticSet
+from tests.style import tiny_style
 
 
 @pytest.fixture
@@ -30,7 +32,9 @@ def made(digits, tiny_prior):
 
     def make(space):
         config = preset("smoke", space=space, ipc=2, iterations=0)
-        return distil(config, data=digits, prior=tiny_prior, progress=False)
+        style = SPACES[space].prior_kind is StyleGenerator
+        prior = tiny_style() if style else tiny_prior
+        return distil(config, data=digits, prior=prior, progress=False)
 
     return make
 
@@ -49,7 +53,8 @@ def test_sizes_are_those_of_the_files(made, space, tmp_path):
     one.save(tmp_path / "set")
     storage = one.storage()
     pictures = sorted((tmp_path / "set" / "images").rglob("*.png"))
-    assert (storage.classes, storage.count) == (10, 20) == (len(one.classes), len(pictures))
+    assert (storage.classes, storage.count) == (10, len(one.labels))
+    assert len(pictures) == len(one.labels) == 10 * one.ipc
     assert storage.images["PNG"] == sum(f.stat().st_size for f in pictures)
     again = tmp_path / "again"
     again.mkdir()

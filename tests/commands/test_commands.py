@@ -8,6 +8,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
 from importlib import import_module
+from types import SimpleNamespace
 
 import docstring_parser
 import pytest
@@ -478,6 +479,7 @@ def test_a_command_does_what_was_asked(digits, tmp_path, monkeypatch):
 
     def fake(config, **options):
         seen.update(options, config=config)
+        return SimpleNamespace(labels=range(20))
 
     monkeypatch.setattr(distil_module, "distil", fake)
     monkeypatch.setattr(
