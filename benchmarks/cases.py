@@ -12,6 +12,8 @@ import torch
 from ld3m_min.config import DistilConfig
 from ld3m_min.presets import preset
 from ld3m_min.prior import LatentDiffusionPrior
+from ld3m_min.prior.architecture import build_prior
+from ld3m_min.prior.presets import PRIOR_PRESETS, prior_preset
 from ld3m_min.prior.schedule import ldm_scheduler
 from ld3m_min.sampler import SamplerConfig
 
@@ -47,6 +49,7 @@ CASES = {
             "cpu",
             preset("cpu", algorithm="DC", sampler=SamplerConfig(steps=20)),
         ),
+        Case("photos-ipc1-T10", "imagenette-64", "cpu", preset("photos", algorithm="DC")),
         *(
             _cin256(size, ipc, steps)
             for size in (128, 256)
@@ -60,10 +63,13 @@ CASES = {
 def load(case, device):
     """The prior of a case on `device`.
 
-    The shipped one, or random weights in the released architecture.
+    The shipped one; or random weights, which take the same time, in the architecture of the
+    prior at 64 px or of the released one.
     """
     if case.prior == "digits":
         return LatentDiffusionPrior.from_pretrained("digits", device=device)
+    if case.prior in PRIOR_PRESETS:
+        return build_prior(prior_preset(case.prior), tuple("abcdefghij")).to(device=device)
     return cin256(device)
 
 

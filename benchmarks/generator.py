@@ -13,6 +13,7 @@ import torch
 from ld3m_min.backprop import Plan, generate_with_plan, ladder
 from ld3m_min.io.environment import environment, peak_memory
 from ld3m_min.planner.counter import Counter
+from ld3m_min.planner.engine import low_products_pay
 from ld3m_min.planner.forecast import codes, forecast, weights_of
 from ld3m_min.planner.machine import SHARE, device_bytes
 from ld3m_min.planner.seconds import probe, seconds_of, synchronise
@@ -28,6 +29,10 @@ def variants(steps, device):
     rows = dict(ladder(steps))
     rows["channels-last"] = Plan(channels_last=True)
     rows["bfloat16"] = Plan(precision="bfloat16")
+    if device == "cpu":
+        rows["compiled"] = Plan(compile="default")
+        if low_products_pay():
+            rows["bfloat16, compiled"] = Plan(precision="bfloat16", compile="default")
     if device == "cuda":
         rows["bfloat16, per-step"] = replace(rows["per-step"], precision="bfloat16")
         low = Plan(precision="bfloat16", channels_last=True)
@@ -72,6 +77,8 @@ def measure(case, device, *, repeats=5, names=None):
         for n, p in plans.items()
         if p and p.precision == "bfloat16" and torch.device(device).type == "cpu"
     }
+    if once and low_products_pay():
+        once = set()
     rows, reference = {}, None
     for name, plan in plans.items():
         row = {"plan": None if plan is None else vars(plan).copy(), "seconds": []}

@@ -65,8 +65,8 @@ class Plan:
         compile: "off", or a mode of `torch.compile`.
         auto: let :func:`ld3m_min.planner.fallback.choose` say what is recomputed; precision, format
             and compilation stay as given.
-        probe: let :func:`ld3m_min.planner.engine.probed` say precision and compilation, by trying
-            them on this machine. Another machine may go on with another engine, up to rounding.
+        probe: let a probe of this machine say precision and compilation, by trying them. Another
+            machine may go on with another engine, which is the same up to rounding.
 
     Raises:
         InputError: a value out of range, or values that do not go together.
@@ -189,7 +189,7 @@ def generate_with_plan(
     def whole(Z: Tensor, c: Tensor | None, noise: Tensor) -> Tensor:
         return _decode(fast, denoise(fast, Z, c, noise, config, apply=apply), plan)
 
-    return _chunked(whole, plan, Z, c, noise)
+    return in_chunks(whole, plan, Z, c, noise)
 
 
 def decode_with_plan(
@@ -209,7 +209,7 @@ def decode_with_plan(
         InputError: latents that do not fit the prior, or a plan that is not yet decided.
     """
     fast = _verified(prior, plan, Z)
-    return _chunked(lambda z: _decode(fast, z, plan), plan, Z)
+    return in_chunks(lambda z: _decode(fast, z, plan), plan, Z)
 
 
 def _verified(
@@ -274,13 +274,16 @@ def _keep_products(context: object, op: object, *args: Any, **kwargs: Any) -> Ch
     return CheckpointPolicy.MUST_SAVE if op in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _chunked(function: Callable[..., Tensor], plan: Plan, *inputs: Tensor | None) -> Tensor:
+def in_chunks(function: Callable[..., Tensor], plan: Plan, *inputs: Tensor | None) -> Tensor:
     """`function(*inputs)`, so many images at a time as a plan says, in one pass or in two.
 
     Args:
         function: from batches of the inputs to images.
         plan: the size of the batches, and whether there are two passes.
-        inputs: the first is a tensor; None is passed on.
+        inputs: tensors of one length, the first of them, and None, which is passed on.
+
+    Returns:
+        The images, with the gradient of one pass over all of them.
     """
     assert inputs[0] is not None
     n = len(inputs[0])

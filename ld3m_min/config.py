@@ -20,11 +20,14 @@ from ld3m_min.io.values import checked
 from ld3m_min.sampler import SamplerConfig
 
 Algorithm = Literal["DC", "DM", "MTT"]
-SpaceName = Literal["pixel", "autoencoder", "autoencoder-bytes", "fred", "ddif", "ld3m"]
+SpaceName = Literal[
+    "pixel", "autoencoder", "autoencoder-bytes", "fred", "ddif", "ld3m", "glad-w", "glad-f"
+]
 Architecture = Literal["ConvNet", "AlexNet", "VGG11", "ResNet18", "ViT", "MLP", "ResNet10"]
 Norm = Literal["instance", "batch", "layer", "none"]
 Normalisation = Literal["shared", "reference-mismatch"]
 
+STYLE_SPACES: tuple[SpaceName, ...] = ("glad-w", "glad-f")  # of a style-based generator
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 SPACES: tuple[SpaceName, ...] = get_args(SpaceName)
 # of the paper's tables: the first distils, the others are its unseen ones
@@ -181,12 +184,39 @@ class DDiFConfig:
 
 
 @dataclass(frozen=True)
+class GladConfig:
+    """What is learned of a style-based generator, and where that starts (section 2.3).
+
+    Attributes:
+        layer: n of F_n, in the space "glad-f".
+        start: "noise" maps one noise for each image, "mean" takes the mean code of the class, with
+            which images of a class start nearly alike, and "invert" finds the codes of the real
+            images that a set starts from.
+        samples: noises of a mean code.
+        steps: of an inversion.
+        w_lr: learning rate of the codes in "glad-f", as a multiple of that of the features; the
+            public code's is a thousandth.
+    """
+
+    __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
+
+    layer: int = 5
+    start: Literal["noise", "mean", "invert"] = "noise"
+    samples: int = 1000
+    steps: int = 300
+    w_lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        checked(self, layer=">= 1", samples=">= 1", steps=">= 1", w_lr="> 0")
+
+
+@dataclass(frozen=True)
 class DistilConfig:
     """One distillation (section 4.1).
 
     Attributes:
-        dataset: what is distilled: "digits", a subset of ImageNet such as "imagenette", or a folder
-            with one subfolder of images per class.
+        dataset: what is distilled: "digits", "letters", a subset of ImageNet such as "imagenette",
+            or a folder with one subfolder of images per class.
         size: side of the images, in pixels.
         algorithm: what is matched (section 2.1).
         space: what is learned (sections 2.3 and 3).
@@ -208,6 +238,7 @@ class DistilConfig:
         mtt: for the algorithm "MTT".
         fred: for the space "fred".
         ddif: for the space "ddif".
+        glad: for the spaces "glad-w" and "glad-f".
         learn_z: learn the latents Z, in the space "ld3m".
         learn_c: learn the conditioning c, in the space "ld3m".
         redraw_noise: draw the forward noise anew at every generation, as the public code does; for
@@ -238,6 +269,7 @@ class DistilConfig:
     mtt: MTTConfig = field(default_factory=MTTConfig)
     fred: FreDConfig = field(default_factory=FreDConfig)
     ddif: DDiFConfig = field(default_factory=DDiFConfig)
+    glad: GladConfig = field(default_factory=GladConfig)
     learn_z: bool = True
     learn_c: bool = True
     redraw_noise: bool = False
@@ -326,7 +358,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def own_settings(config: DistilConfig) -> dict[str, Any]:
     """:func:`to_dict` of a distillation, without the settings of spaces that it isn't in."""
-    others = {"fred", "ddif"} - {config.space}
+    owners = {"fred": ("fred",), "ddif": ("ddif",), "glad": STYLE_SPACES}
+    others = {group for group, spaces in owners.items() if config.space not in spaces}
     return {k: v for k, v in to_dict(config).items() if k not in others}
 
 

@@ -23,7 +23,6 @@ from ld3m_min.io.seeds import seeded
 # how far one call may be from eager float32, relative norms of output and gradients: rounding,
 # not another result
 ROUNDING = {"float32": 1e-3, "bfloat16": 0.1}
-FEW_TOKENS = 1024  # of a latent: up to 32 x 32
 # of a :class:`Prepared`, where its network is in a prior
 PARTS = {"decoder": "autoencoder", "denoiser": "denoiser"}
 
@@ -91,7 +90,6 @@ class Prepared:
         low = engine.precision == "bfloat16"
         if low:
             module = lowered(module)
-            few_tokens(module, self._prior.device)
         if engine.channels_last:
             # torch declares no overload with this argument alone
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -250,27 +248,6 @@ def compile_part(module: nn.Module, method: str, mode: str) -> None:
         if type(part).__name__ == "Upsample2D":
             part.forward = torch.compiler.disable(part.forward)
     setattr(module, method, torch.compile(getattr(module, method), mode=mode, dynamic=False))
-
-
-def few_tokens(module: nn.Module, device: torch.device) -> None:
-    """Let a denoiser in bfloat16 attend by plain products on a CPU, where its latents are small.
-
-    The fused kernel's backward pass is slow there for few tokens.
-
-    Args:
-        module: a network of diffusers, changed in place.
-        device: where it runs.
-    """
-    side = getattr(getattr(module, "config", None), "sample_size", None)
-    small = isinstance(side, int) and side**2 <= FEW_TOKENS
-    if device.type == "cpu" and small and hasattr(module, "set_attn_processor"):
-        from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-
-        fused = AttnProcessor2_0  # others are the prior's own
-        denoiser: Any = module
-        now = denoiser.attn_processors.items()
-        plain = {k: AttnProcessor() if type(p) is fused else p for k, p in now}
-        denoiser.set_attn_processor(plain)
 
 
 def _engine(plan: EnginePlan) -> Engine:

@@ -121,7 +121,11 @@ def make_learner(setup: Setup, experts: ExpertBuffer | None, checkpoints: Checkp
     distiller = DISTILLERS[config.algorithm](config, setup.data, setup.labels.device, **options)
     codes = {f"space.{k}": p for k, p in setup.space.parameters.items()}
     own = {f"distiller.{k}": p for k, p in distiller.parameters.items()}
-    groups: list[dict[str, Any]] = [{"params": list(codes.values()), "lr": config.lr}]
+    rates = setup.space.rates
+    groups: list[dict[str, Any]] = [
+        {"params": [p], "lr": config.lr * rates.get(k, 1.0)}
+        for k, p in setup.space.parameters.items()
+    ]
     if own:
         groups.append({"params": list(own.values()), "lr": config.mtt.lr_lr})
     sgd = torch.optim.SGD(groups, momentum=config.momentum)

@@ -19,10 +19,11 @@ from ld3m_min.networks import build_network
 from ld3m_min.planner.fallback import FallbackPlans
 from ld3m_min.prior.class_matching import ClassMatching, match_classes
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior, check_images
+from ld3m_min.prior.loading import AnyPrior, load_prior
 from ld3m_min.recipe import recipe
 from ld3m_min.set_files import check_place
 from ld3m_min.spaces.base import Space
-from ld3m_min.spaces.build import SPACES, build_space, draw_initial_images
+from ld3m_min.spaces.build import SPACES, build_space, check_kind, draw_initial_images
 from ld3m_min.synthetic import SyntheticSet
 
 
@@ -42,7 +43,7 @@ class Setup:
 
     config: DistilConfig
     data: DataSplits
-    prior: LatentDiffusionPrior | None
+    prior: AnyPrior | None
     matching: ClassMatching | None
     space: Space
     labels: Int[Tensor, " B"]
@@ -60,7 +61,7 @@ class Setup:
 def prepare(
     config: DistilConfig,
     data: DataSplits,
-    prior: LatentDiffusionPrior | None,
+    prior: AnyPrior | None,
     *,
     device: str | torch.device = "cpu",
     progress: bool = True,
@@ -80,15 +81,16 @@ def prepare(
     _ = data.train.digest  # made once for the caller's data, not for each copy on a device
     data = data.with_normalisation(config.normalisation).to(device)
     matching = None
-    if not SPACES[config.space].needs_prior:
+    kind = SPACES[config.space]
+    if not kind.needs_prior:
         prior = None
     else:
-        prior = (prior or LatentDiffusionPrior.from_pretrained(config.prior)).to(device=device)
-        table = prior.class_embedding
-        if config.space == "ld3m" and table is not None:
+        prior = load_prior(config.prior) if prior is None else prior
+        check_kind(kind, prior, config.space)
+        prior = prior.to(device=device)
+        if kind.starts_from_classes and prior.class_embedding is not None:
             matching = match_classes(prior, data)
-            rows = len(prior.classes) or table.num_embeddings - prior.has_null
-            if matching.rows != tuple(range(rows)):
+            if matching.rows != tuple(range(len(prior.classes) or prior.class_count)):
                 prior = prior.for_classes(matching.rows, data.classes)
                 if progress:
                     print(matching.table(), file=sys.stderr)
@@ -96,7 +98,8 @@ def prepare(
     initial, labels = draw_initial_images(data, each, config.seed)
     initial, labels = initial.to(device), labels.to(device)
     space, memory = build_space(config, initial, labels, prior), None
-    if prior is not None and (config.iterations > 0 or config.plan.auto):
+    wanted = config.iterations > 0 or config.plan.auto
+    if wanted and isinstance(prior, LatentDiffusionPrior):  # others have no forecast
         memory = FallbackPlans(prior, config, device=device, classes=len(data.classes))
         space.plan = memory.plan
     return Setup(config, data, prior, matching, space, labels, memory)
@@ -117,7 +120,7 @@ def rehearse(setup: Setup, out: Path) -> None:
     """
     config, data = setup.config, setup.data
     check_place(out / "set")
-    if setup.prior is not None:
+    if isinstance(setup.prior, LatentDiffusionPrior):  # other spaces have looked at the size
         made = check_images(setup.prior, config.space, data.size)
         if made.shape[-2:] != (data.size, data.size):
             raise InputError(

@@ -17,6 +17,7 @@ from ld3m_min.backprop import AUTO
 from ld3m_min.config import (
     ALGORITHMS,
     SPACES,
+    STYLE_SPACES,
     DDiFConfig,
     DistilConfig,
     EvalConfig,
@@ -29,6 +30,7 @@ from ld3m_min.config import (
 from ld3m_min.errors import InputError
 from ld3m_min.io.digests import digest
 from ld3m_min.io.values import from_dict, within
+from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
 from ld3m_min.sampler import SamplerConfig
 from ld3m_min.systems import SYSTEMS
 
@@ -47,6 +49,7 @@ class Preset:
             algorithm, whichever is found first; else that of `distil`. A system that has none
             takes its space's.
         iterations: number of them, looked up as `lr` is.
+        style_prior: prior of the spaces of a style-based generator; "" where there is none.
         distil_at: what changes in the distillation at some image size, in pixels.
         evaluation_at: what changes in the evaluation at some number of images per class.
         changes: what is set over all that, as nested mappings of fields.
@@ -57,18 +60,27 @@ class Preset:
     evaluation: EvalConfig
     lr: dict[Key, float] = field(default_factory=dict)
     iterations: dict[Key, int] = field(default_factory=dict)
+    style_prior: str = ""
     distil_at: dict[int, dict[str, Any]] = field(default_factory=dict)
     evaluation_at: dict[int, dict[str, Any]] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
     about: str = ""
 
 
+_EQUATION_6 = SamplerConfig(residual=PAPER_RESIDUAL, eta=1.0)
 _PAPER = Preset(
-    DistilConfig(dataset="imagenette", size=128, iterations=5000, prior="cin256-v2", plan=AUTO),
+    DistilConfig(
+        dataset="imagenette",
+        size=128,
+        iterations=5000,
+        prior="cin256-v2",
+        sampler=_EQUATION_6,
+        plan=AUTO,
+    ),
     EvalConfig(),
     lr={"DC": 1e-3, "DM": 1e-2, "MTT": 10.0},
-    distil_at={256: {"iterations": 10000, "sampler": SamplerConfig(steps=20)}},
-    about="the paper's supplement: 128 px, T = 10, 5,000 iterations, 5,000 experts",
+    distil_at={256: {"iterations": 10000, "sampler": replace(_EQUATION_6, steps=20)}},
+    about="equation (6) and the supplement's values: 128 px, T = 10, 5,000 iterations and experts",
 )
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
@@ -91,6 +103,7 @@ PRESETS: dict[str, Preset] = {
             checkpoint_every=1,
         ),
         EvalConfig(epochs=3, repeats=2, width=16, lr={"default": 0.01}),
+        style_prior="style-digits",
         about="seconds; shows that everything runs, measures nothing",
     ),
     "cpu": Preset(
@@ -134,6 +147,7 @@ PRESETS: dict[str, Preset] = {
             ("DM", "autoencoder", 10): 3.0,
             ("DM", "ld3m", 10): 1.0,
         },
+        style_prior="style-digits",
         evaluation_at={10: {"epochs": 60, "batch": 50, "ema": 0.917}},
         about="digits at 32 px on two CPU cores; widths, epochs, experts and iterations are shrunk",
     ),
@@ -175,6 +189,7 @@ PRESETS: dict[str, Preset] = {
             lr={"default": 0.01, "AlexNet": 0.01, "VGG11": 0.003, "ResNet18": 0.03, "ViT": 0.001},
         ),
         lr={"DC": 1.0, "DM": 0.3, "MTT": 30.0},
+        style_prior="style-imagenette-64",
         evaluation_at={10: {"epochs": 60, "batch": 50, "ema": 0.917}},
         about="ImageNette at 64 px on two CPU cores; widths, epochs, experts and iterations are "
         "shrunk",
@@ -193,6 +208,7 @@ PRESETS: dict[str, Preset] = {
             checkpoint_every=1,
         ),
         EvalConfig(epochs=1, repeats=1, width=8),
+        style_prior="style-imagenette-64-smoke",
         about="two iterations of photos; shows that its commands run, measures nothing",
     ),
     "nette": Preset(
@@ -205,7 +221,7 @@ PRESETS: dict[str, Preset] = {
         EvalConfig(),
         lr=_PAPER.lr,
         distil_at=_PAPER.distil_at
-        | {256: {"iterations": 1000, "sampler": SamplerConfig(steps=20)}},
+        | {256: {"iterations": 1000, "sampler": replace(_EQUATION_6, steps=20)}},
         about="as paper, for ImageNette with the prior trained here: 1,000 iterations, 60 experts "
         "of 8 epochs",
     ),
@@ -229,6 +245,7 @@ PRESETS: dict[str, Preset] = {
         replace(
             _PAPER.distil,
             iterations=10000,
+            sampler=SamplerConfig(residual=PUBLIC_RESIDUAL),
             redraw_noise=True,
             normalisation="reference-mismatch",
             mtt=MTTConfig(expert_epochs=2, max_start_epoch=2, steps=10, gradient="approximate"),
@@ -283,10 +300,13 @@ def preset(
     for field_name, table in tables.items():
         if found := [table[key] for key in keys if key in table]:
             values[field_name] = found[0]
+    if kind in STYLE_SPACES and chosen.style_prior:
+        values["prior"] = chosen.style_prior
     at_size = chosen.distil_at.get(asked["size"], {})
     below = replace(chosen.distil, **values | at_size)
     if system is not None and system.residual is not None:
-        below = replace(below, sampler=replace(below.sampler, residual=system.residual))
+        sampler = replace(below.sampler, residual=system.residual, eta=system.eta)
+        below = replace(below, sampler=sampler)
     fields = to_dict(below)
     made = from_dict(DistilConfig, joined(fields, chosen.changes, DistilConfig))
     return replace(made, **overrides)

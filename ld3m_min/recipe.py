@@ -8,8 +8,10 @@ from typing import Any
 from ld3m_min.config import DistilConfig, own_settings
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.engines import engine_of
+from ld3m_min.frozen import PLAIN
 from ld3m_min.prior.class_matching import ClassMatching
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.set_files import OWN_PRIOR
 from ld3m_min.spaces.base import Space
 
@@ -17,7 +19,7 @@ _TOUCH_NO_NUMBER = ("dataset", "prior", "iterations", "checkpoint_every", "patie
 
 
 def identity(
-    config: DistilConfig, data: DataSplits, prior: LatentDiffusionPrior | None = None
+    config: DistilConfig, data: DataSplits, prior: AnyPrior | None = None
 ) -> dict[str, Any]:
     """What two runs must share for one to go on from the other's checkpoint.
 
@@ -40,7 +42,7 @@ def identity(
 def recipe(
     config: DistilConfig,
     data: DataSplits,
-    prior: LatentDiffusionPrior | None,
+    prior: AnyPrior | None,
     space: Space,
     seconds: float,
     matching: ClassMatching | None,
@@ -76,10 +78,16 @@ def recipe(
     }
     if prior is not None:
         plan = getattr(space, "plan", config.plan)
+        shared = 4 * sum(weight.numel() for weight in space.shared_weights(prior))
         made["prior"] = {
             "source": str(prior.source or OWN_PRIOR),
             "digest": prior.networks_digest,
             "classes": None if matching is None else matching.record,
+            "bytes": shared,  # as float32
         }
-        made |= {"plan": asdict(plan), "engine": engine_of(prior, plan)}
+        plain = {"synthesis": PLAIN._asdict()}
+        engine = engine_of(prior, plan) if isinstance(prior, LatentDiffusionPrior) else plain
+        made |= {"plan": asdict(plan), "engine": engine}
+    if space.notes:
+        made["start"] = space.notes
     return made

@@ -18,7 +18,7 @@ SOURCES: dict[str, Callable[[Prior, Tensor, Tensor], Tensor]] = {
     "clean": lambda prior, Z, z_T: Z,
     "quantized": lambda prior, Z, z_T: prior.quantize(Z),
 }
-INTO = ("mean", "x0", "none")
+INTO = ("mean", "x0", "noise", "none")
 SOURCE = tuple(SOURCES)
 # The weight of what is mixed in, from s. The first step has s = 1, and s falls towards the last.
 # To add a decay, add a line.
@@ -90,10 +90,24 @@ class Prior(Protocol, metaclass=_NotCheckedAtRunTime):
 class Residual:
     """How the initial state enters the later ones: equation (6) and its relatives.
 
+    "noise" is a route of ours, for the question that section 6 leaves open. With s the source and w
+    its weight, the noise that would lead from s to the state z_t is
+
+        e_s = (z_t - sqrt(gamma_t) s) / sqrt(1 - gamma_t),
+
+    the forward process solved for the noise, and the step goes on with (1 - w) e + w e_s in place
+    of the predicted e. The clean latent that this noise implies is (1 - w) x0 + w s, which is what
+    "x0" goes on with too; but there the step adds e again, which doesn't belong to that latent.
+    Here latent and noise still make z_t together, as every step of DDIM assumes. So where Z is
+    mixed in and all weights are 1, the chain goes back along the forward process itself:
+    z_t = sqrt(gamma_t) Z + sqrt(1 - gamma_t) noise. In the last steps e_s is large, as 1 - gamma_t
+    is small, and it is the decay that keeps it out.
+
     Attributes:
         into: "mean" mixes it into the mean of the next state (equation 6). "x0" mixes it into the
-            predicted clean latent (the public code). "none" leaves it out (equation 5, a row of the
-            ablation).
+            predicted clean latent (the public code). "noise" mixes the noise that leads from it to
+            the state into the predicted noise (ours). "none" leaves it out (equation 5, a row of
+            the ablation).
         source: what is mixed in: "noised" z_T (the paper), "clean" Z, or "quantized" Z (the public
             code).
         decay: how its weight falls over the steps, a name of `DECAYS`: "linear" (paper and public
@@ -113,8 +127,8 @@ class Residual:
         """Weight of the source at step k.
 
         Equation (6) uses t / T = (k + 1) / n, so that even the last step keeps 1 / n. The public
-        code uses k / (n - 1), which is 1 at the first step and 0 at the last. A single step is a
-        first step: weight 1.
+        code uses k / (n - 1), which is 1 at the first step and 0 at the last; so does "noise". A
+        single step is a first step: weight 1.
 
         Args:
             k: n - 1 at the first step, 0 at the last.

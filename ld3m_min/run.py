@@ -32,7 +32,7 @@ from ld3m_min.io.stop import DEADLINE, Stop
 from ld3m_min.learner import Learner, make_learner
 from ld3m_min.planner.machine import out_of_memory
 from ld3m_min.prepare import Setup, prepare, rehearse
-from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.recipe import identity
 from ld3m_min.spaces.base import Space
 from ld3m_min.spaces.ld3m import LD3MSpace, forward_noise
@@ -76,7 +76,7 @@ def distil(
     config: DistilConfig,
     *,
     data: DataSplits,
-    prior: LatentDiffusionPrior | None = None,
+    prior: AnyPrior | None = None,
     out: str | Path | None = None,
     resume: bool = True,
     callback: Callable[[Progress], object] | None = None,

@@ -1,8 +1,8 @@
 """The sampling process: section 3.1 of the paper, equations (1) to (6).
 
 One differentiable loop with three choices (:class:`Residual`) covers the paper's equation (6), the
-public code's variant, and the plain sampler of the ablation. The pipelines of diffusers run without
-gradients, so the loop is ours.
+public code's variant, the plain sampler of the ablation, and other routes and decays. The pipelines
+of diffusers run without gradients, so the loop is ours.
 
 From the paper to the code: z_T -> `z_T`, Z -> `Z`, c -> `c`, f_theta -> `prior.predict_noise`,
 gamma_t -> `alpha_bar`, alpha_t -> `alpha_bar[t] / alpha_bar[previous t]`, sigma_t -> `sigma`,
@@ -72,7 +72,8 @@ class Step:
         z: the state that entered.
         noise_prediction: f_theta, guided.
         predicted_x0: the clean latent that the prediction implies.
-        pred_x0: the clean latent that is used: the residual is mixed in where `into` is "x0".
+        pred_x0: the clean latent that is used: the residual is mixed in where `into` is "x0" or
+            "noise".
         z_next: the state that leaves.
     """
 
@@ -221,11 +222,15 @@ def denoise(
         e = apply(k, predict, z, c, ts[k])  # f_theta(c, z_t, gamma_t)
         # the forward process, solved for Z
         predicted_x0 = (z - math.sqrt(1 - a) * e) / math.sqrt(a)
-        x0 = (1 - w) * predicted_x0 + w * source if residual.into == "x0" else predicted_x0
+        x0, e_mixed = predicted_x0, e
+        if residual.into in ("x0", "noise"):
+            x0 = (1 - w) * predicted_x0 + w * source
+        if residual.into == "noise":  # (1 - w) e + w e_s of `Residual`: the noise of this x0 in z
+            e_mixed = (z - math.sqrt(a) * x0) / math.sqrt(1 - a)
         # equation (3), times eta
         sigma = config.eta * math.sqrt((1 - a_previous) / (1 - a) * max(0.0, 1 - a / a_previous))
         # equation (4) where eta is 1, as DDIM writes it
-        mean = math.sqrt(a_previous) * x0 + math.sqrt(max(0.0, 1 - a_previous - sigma**2)) * e
+        mean = math.sqrt(a_previous) * x0 + math.sqrt(max(0.0, 1 - a_previous - sigma**2)) * e_mixed
         if residual.into == "mean":
             mean = (1 - w) * mean + w * source  # equation (6)
         # equation (5), with sigma where the paper prints sigma squared

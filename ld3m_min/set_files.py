@@ -106,6 +106,19 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
     needless = not SPACES[config["space"]].needs_prior and not recipe.get("prior")
     _need(folder, named or needless, "recipe.prior")
     _need(folder, isinstance(prior.get("digest", ""), str), "recipe.prior.digest")
+    _need(folder, type(prior.get("bytes", 0)) is int, "recipe.prior.bytes")  # older sets: none
+    _need(folder, "selection" not in recipe or _is_selection(recipe["selection"]), "selection")
+
+
+def _is_selection(value: object) -> bool:
+    """Whether a recipe's entry of a selection is one, as far as a card or a count looks at it."""
+    if not isinstance(value, dict) or not isinstance(value.get("method"), str):
+        return False
+    if "bytes" not in value:
+        return True
+    sizes, form = value["bytes"], [value.get("format"), value.get("quality")]
+    counts = isinstance(sizes, list) and all(type(n) is int for n in sizes)
+    return counts and isinstance(form[0], str) and type(form[1]) is int
 
 
 def _mapping(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -25,9 +24,11 @@ from ld3m_min.io.files import (
     write_bytes,
     write_json,
 )
+from ld3m_min.io.packing import eight_bits, packed
 from ld3m_min.io.tensors import from_bytes, to_bytes
 from ld3m_min.io.text import in_card
 from ld3m_min.set_files import FORMAT, VERSION, check_index, check_tensors
+from ld3m_min.storage import storage_of
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,13 @@ def _write_pictures(folder: Path, contents: SetContents) -> list[str]:
     Returns:
         The lines of `metadata.jsonl`: file, label and class of each image.
     """
-    from PIL import Image
-
     digits = max(3, len(str(len(contents.classes) - 1)))  # so that folders sort as labels do
     lines = []
     labels = contents.labels.tolist()
-    for i, (image, label) in enumerate(zip(contents.images, labels, strict=True)):
+    for i, (image, label) in enumerate(zip(eight_bits(contents.images), labels, strict=True)):
         place = Path("images") / f"{label:0{digits}d}" / f"{i:05d}.png"
         (folder / place.parent).mkdir(parents=True, exist_ok=True)
-        array = (image.permute(1, 2, 0).cpu() * 255).round().to(torch.uint8).numpy()
-        Image.fromarray(array).save(folder / place)
+        (folder / place).write_bytes(packed(image, "PNG"))
         entry = {"file_name": place.as_posix(), "label": label, "class": contents.classes[label]}
         lines.append(json.dumps(entry))
     return lines
@@ -113,19 +111,26 @@ def card(contents: SetContents) -> str:
     """
     c, n = contents.recipe["config"], contents.recipe["normalisation"]
     mean, std = ([round(v, 4) for v in n[k]] for k in ("mean", "std"))
-    count, ipc = len(contents.labels), len(contents.labels) // len(contents.classes)
-    # `ipc` of the configuration counts storage
-    place = "" if ipc == c.get("ipc", ipc) else f", in the place of {c['ipc']}"
+    count, each = len(contents.labels), contents.labels.bincount(minlength=len(contents.classes))
+    least, most = int(each.min()), int(each.max())
+    storage = storage_of(
+        contents.images, contents.labels, contents.classes, contents.state, contents.recipe
+    )
+    ipc = c.get("ipc", most)  # of the configuration, where it may count storage
+    place = "" if most == ipc or "selection" in contents.recipe else f", in the place of {ipc}"
     how = f"distilled by {c['algorithm']} in {c['space']} space"
     if "selection" in contents.recipe:
         how = f"chosen by {in_card(contents.recipe['selection']['method'])}"
+    elif "drawn" in contents.recipe:
+        how = f"drawn from a prior by {in_card(contents.recipe['drawn']['method'])}"
     elif not contents.history:
         how = f"the initial images of {c['space']} space, not distilled"
     return (
         "---\ntask_categories: [image-classification]\ntags: [dataset-distillation]\n---\n"
         f"# {in_card(c['dataset'])}, {how}\n\n"
-        f"{count} images ({ipc} per class{place}) of {c['size']} px, {len(contents.history)} "
-        f"iterations, seed {c['seed']}.\n\n"
+        f"{count} images ({least if least == most else f'{least} to {most}'} per class{place}) of "
+        f"{c['size']} px, {len(contents.history)} iterations, seed {c['seed']}.\n\n"
+        f"{in_card(storage.in_words)}\n\n"
         f"Train on `images/` with the labels of `metadata.jsonl`; normalise with mean {mean} and "
         f"std {std}; augment with DSA ({c['dsa']}). `set.safetensors` has the exact pixels and the "
         "codes; `set.json` the whole recipe.\n"

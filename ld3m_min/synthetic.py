@@ -18,10 +18,11 @@ from ld3m_min.config import DistilConfig
 from ld3m_min.errors import InputError, InputTypeError
 from ld3m_min.io.files import current_version, replace_folder
 from ld3m_min.io.values import from_dict
-from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior, load_prior
 from ld3m_min.set_files import OWN_PRIOR, by_class, check_place, check_set, is_path
 from ld3m_min.set_folder import SetContents, read_set, write_set
 from ld3m_min.spaces.build import SPACES
+from ld3m_min.storage import Storage, storage_of
 
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # field -> what it must be, and the test
     "pixels": ("a tensor", lambda x: isinstance(x, Tensor)),
@@ -39,7 +40,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # field -> what it mus
         "a tuple of dicts",
         lambda x: isinstance(x, tuple | list) and all(isinstance(h, dict) for h in x),
     ),
-    "prior": ("a prior or None", lambda x: x is None or isinstance(x, LatentDiffusionPrior)),
+    "prior": ("a prior or None", lambda x: x is None or isinstance(x, AnyPrior)),
     "home": ("a path or None", lambda x: x is None or isinstance(x, str | PathLike)),
 }
 
@@ -72,7 +73,7 @@ class SyntheticSet:
     state: dict[str, Tensor] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     history: tuple[dict[str, Any], ...] = ()
-    prior: LatentDiffusionPrior | None = None
+    prior: AnyPrior | None = None
     home: Path | None = None
 
     def __post_init__(self) -> None:
@@ -110,8 +111,12 @@ class SyntheticSet:
         """Of the distillation; its `ipc` counts storage, :attr:`ipc` images."""
         return from_dict(DistilConfig, self.recipe.get("config"), "recipe.config")
 
+    def storage(self) -> Storage:
+        """The bytes that the set takes, as images and as codes, and what its prior's sets share."""
+        return storage_of(self.images(), self.labels, self.classes, self.state, self.recipe)
+
     @torch.no_grad()
-    def regenerate(self, prior: LatentDiffusionPrior | None = None) -> Float[Tensor, "B 3 H W"]:
+    def regenerate(self, prior: AnyPrior | None = None) -> Float[Tensor, "B 3 H W"]:
         """Decode the codes again, S = G(Z, c) of section 3.1: the same images as `images()`.
 
         Args:
@@ -145,13 +150,12 @@ class SyntheticSet:
         )
         return space.restore(replace(config, plan=plan), codes, prior).images().cpu()
 
-    def _loaded_prior(self) -> LatentDiffusionPrior:
+    def _loaded_prior(self) -> AnyPrior:
         """The prior that the recipe names."""
-        source = self._prior_source()
-        return LatentDiffusionPrior.from_pretrained(source, classes=self.classes)
+        return load_prior(self._prior_source(), classes=self.classes)
 
     def _prior_source(self) -> str | Path:
-        """What `LatentDiffusionPrior.from_pretrained` is to be given.
+        """What :func:`~ld3m_min.prior.loading.load_prior` is to be given.
 
         Raises:
             InputError: it is a path that a file names.
@@ -165,7 +169,7 @@ class SyntheticSet:
             raise InputError(
                 f"the set in {self.home} was made with a prior from the path {source!r}; load it "
                 "yourself, if you trust it, and give it: "
-                "regenerate(LatentDiffusionPrior.from_pretrained(path))"
+                "regenerate(ld3m_min.prior.load_prior(path))"
             )
         return source
 

@@ -36,7 +36,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from matplotlib.image import imread
 
 from ld3m_min.data import load_data
 from ld3m_min.experiments import figures as viz
@@ -237,20 +236,6 @@ rows = [
     for p in record["points"]
 ]
 pd.DataFrame(rows)
-
-# %% [markdown]
-# ## The prior of photographs
-#
-# Samples of the prior that was trained on a CPU for about half an hour, one column for each class
-# of ImageNette. They are poor, and it takes a GPU to do better; the page tells how.
-
-# %% tags=["nbval-ignore-output"]
-file = records / "prior-imagenette-128-cpu-seed0.png"
-if file.exists():
-    plt.figure(figsize=(4.2, 1.8), dpi=80)
-    plt.imshow(imread(file))
-    plt.axis("off")
-    plt.show()
 
 # %% [markdown]
 # ## Try it

@@ -22,7 +22,7 @@ from ld3m_min.engines import prepared
 from ld3m_min.networks import build_network
 from ld3m_min.planner.counter import Counter
 from ld3m_min.prior import LatentDiffusionPrior
-from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
+from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL, Residual
 from ld3m_min.sampler import SamplerConfig
 
 OTHERS = {
@@ -58,7 +58,10 @@ def gradients(problem, config, plan):
     return images.detach(), Z.grad, c.grad
 
 
-@pytest.mark.parametrize("residual", [PUBLIC_RESIDUAL, PAPER_RESIDUAL])
+@pytest.mark.parametrize(
+    "residual",
+    [PUBLIC_RESIDUAL, PAPER_RESIDUAL, Residual("noise", "clean"), Residual("noise", "noised")],
+)
 def test_plans_agree_to_1e_10_in_float64(problem, residual):
     config = SamplerConfig(steps=4, residual=residual)
     first = gradients(problem, config, ONE_PASS)

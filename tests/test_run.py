@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ld3m_min.config import ALGORITHMS, SPACES
+from ld3m_min.config import ALGORITHMS, SPACES, STYLE_SPACES
 from ld3m_min.distillers import DISTILLERS
 from ld3m_min.experts import train_experts
 from ld3m_min.io.checkpoints import Checkpointer
@@ -19,6 +19,7 @@ from ld3m_min.run import distil, random_real
 from ld3m_min.spaces import SPACES as KINDS
 from ld3m_min.spaces import build_space, draw_initial_images
 from ld3m_min.synthetic import SyntheticSet
+from tests.style import tiny_style
 
 
 def small(algorithm="DM", space="ld3m", **changes):
@@ -45,7 +46,8 @@ def test_stopped_and_resumed_is_never_stopped(
     digits, tiny_prior, experts, tmp_path, algorithm, space, ipc
 ):
     config = small(algorithm, space, ipc=ipc)
-    whole = distilled(config, digits, tiny_prior, experts, out=tmp_path / "whole")
+    prior = tiny_style() if space in STYLE_SPACES else tiny_prior
+    whole = distilled(config, digits, prior, experts, out=tmp_path / "whole")
 
     def stop(progress):
         # its checkpoint is not yet written: this iteration is lost and done again
@@ -53,9 +55,9 @@ def test_stopped_and_resumed_is_never_stopped(
             raise Stop
 
     with pytest.raises(Stop):
-        distilled(config, digits, tiny_prior, experts, out=tmp_path / "parts", callback=stop)
+        distilled(config, digits, prior, experts, out=tmp_path / "parts", callback=stop)
     assert Checkpointer(tmp_path / "parts" / "checkpoints", None).load().step == 1
-    again = distilled(config, digits, tiny_prior, experts, out=tmp_path / "parts")
+    again = distilled(config, digits, prior, experts, out=tmp_path / "parts")
     assert torch.equal(whole.images(), again.images()) and whole.history == again.history
     assert whole.state.keys() == again.state.keys() and all(
         torch.equal(v, again.state[k]) for k, v in whole.state.items()

@@ -44,6 +44,14 @@ def closed_form(prior, Z, c, noise, config):
         )
         w = config.residual.weight(k, n)
         rA, rN = (A_T, N_T) if config.residual.source == "noised" else (1.0, 0.0)
+        if config.residual.into == "noise":  # e (1 - w) + w (z - sqrt(a) r) / sqrt(1 - a)
+            eA, eN, eC = (
+                (1 - w) * e + w * (z - math.sqrt(a) * r) / math.sqrt(1 - a)
+                for e, z, r in ((eA, A, rA), (eN, N, rN), (eC, C, 0.0))
+            )
+            xA, xN, xC = (
+                (z - math.sqrt(1 - a) * e) / math.sqrt(a) for z, e in ((A, eA), (N, eN), (C, eC))
+            )
         if config.residual.into == "x0":
             xA, xN, xC = (1 - w) * xA + w * rA, (1 - w) * xN + w * rN, (1 - w) * xC
         A, N, C = (
@@ -57,11 +65,14 @@ def closed_form(prior, Z, c, noise, config):
 @pytest.mark.parametrize("into", INTO)
 @pytest.mark.parametrize("source", ["noised", "clean"])
 @pytest.mark.parametrize("steps, scale", [(1, 3.0), (2, 1.0), (10, 3.0)])
+@pytest.mark.parametrize("decay", ["linear", "constant"])
 def test_linear_predictor_has_the_closed_form_with_its_gradients(
-    linear_prior, codes, into, source, steps, scale
+    linear_prior, codes, into, source, steps, scale, decay
 ):
     prior, (Z, c, noise) = linear_prior(), codes
-    config = SamplerConfig(steps=steps, guidance_scale=scale, residual=Residual(into, source))
+    config = SamplerConfig(
+        steps=steps, guidance_scale=scale, residual=Residual(into, source, decay)
+    )
     z = generate_latents(prior, Z, c, noise, config)
     A, N, C = closed_form(prior, Z, c, noise, config)
     expected = A * Z + N * noise + C.view(-1, 1, 1, 1)
@@ -118,6 +129,77 @@ def test_equation_4_is_the_ddpm_mean_for_eta_1(linear_prior, codes, residual):
         assert (step.z_next - mu - sigma * fresh[step.index]).abs().max() < 1e-9
 
 
+class TrueNoise:
+    """A prior that knows Z: it predicts the very noise that makes the state of it."""
+
+    conditional, latent_channels, train_steps = False, 2, 1000
+
+    def __init__(self, Z, alpha_bar):
+        self.Z, self.alpha_bar = Z, alpha_bar
+
+    def predict_noise(self, z, t, c):
+        a = self.alpha_bar[t].view(-1, 1, 1, 1)
+        return (z - a.sqrt() * self.Z) / (1 - a).sqrt()
+
+    def quantize(self, z):
+        return z
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+def test_noise_of_the_clean_code_leads_back_along_the_forward_process(linear_prior, codes, decay):
+    """Z mixed into a prediction that is of Z already changes nothing, whatever the weights.
+
+    Every state is the forward process of Z and the one noise.
+    """
+    (Z, _, noise), alpha_bar, seen = codes, linear_prior().alpha_bar, []
+    config = SamplerConfig(steps=10, guidance_scale=1.0, residual=Residual("noise", "clean", decay))
+    z = generate_latents(TrueNoise(Z, alpha_bar), Z, None, noise, config, callback=seen.append)
+
+    def forward(t):
+        return alpha_bar[t].sqrt() * Z + (1 - alpha_bar[t]).sqrt() * noise
+
+    for step in seen:
+        assert (step.z - forward(step.t)).abs().max() < 1e-9
+        assert (step.pred_x0 - Z).abs().max() < 1e-9
+    assert (z - forward(0)).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("source", ["noised", "clean"])
+def test_state_is_made_of_the_mixed_latent_and_the_mixed_noise(linear_prior, codes, source):
+    """Into the noise, DDIM's two parts still make the state that entered; into x0 they do not."""
+    Z, c, noise = codes
+    prior, gaps = linear_prior(), {}
+    for into in ("noise", "x0"):
+        seen, gaps[into] = [], []
+        config = SamplerConfig(steps=10, residual=Residual(into, source))
+        generate_latents(prior, Z, c, noise, config, callback=seen.append)
+        ab = {s.index: float(prior.alpha_bar[s.t]) for s in seen}
+        for step in seen:
+            a, before = ab[step.index], ab.get(step.index - 1, float(prior.alpha_bar[0]))
+            # the noise that the step went on with, from equation (4) with eta = 0
+            e = (step.z_next - math.sqrt(before) * step.pred_x0) / math.sqrt(1 - before)
+            made = math.sqrt(a) * step.pred_x0 + math.sqrt(1 - a) * e
+            gaps[into].append((made - step.z).abs().max().item())
+            mixed = (1 - step.weight) * step.predicted_x0 + step.weight * (
+                Z if source == "clean" else seen[0].z
+            )
+            assert (step.pred_x0 - mixed).abs().max() < 1e-9
+    assert max(gaps["noise"]) < 1e-9 and max(gaps["x0"]) > 1e-2
+
+
+def test_first_prediction_is_discarded_where_it_is_mixed_into_the_noise(linear_prior, codes):
+    """The first weight is 1, so that c reaches z_0 by the later predictions alone."""
+    Z, c, noise = codes
+    residual = Residual("noise", "clean")
+    one = generate_latents(linear_prior(), Z, c, noise, SamplerConfig(1, residual=residual))
+    a, last = (float(linear_prior().alpha_bar[t]) for t in (1, 0))
+    e = (math.sqrt(a) * Z + math.sqrt(1 - a) * noise - math.sqrt(a) * Z) / math.sqrt(1 - a)
+    assert (one - math.sqrt(last) * Z - math.sqrt(1 - last) * e).abs().max() < 1e-12
+    assert torch.autograd.grad(one.sum(), c)[0].abs().max() == 0
+    two = generate_latents(linear_prior(), Z, c, noise, SamplerConfig(2, residual=residual))
+    assert torch.autograd.grad(two.sum(), c)[0].abs().min() > 0
+
+
 def test_equation_6_discards_the_first_prediction_but_for_the_noise(linear_prior, codes):
     Z, c, noise = codes
     seen = []
@@ -141,6 +223,7 @@ def test_weights_of_paper_and_public_code():
         0.25,
         0,
     ]
+    assert [Residual("noise", "clean").weight(k, 3) for k in (2, 1, 0)] == [1, 0.5, 0]
     for decay, f in DECAYS.items():
         values = [f(k / 10) for k in range(11)]
         assert all(0 <= v <= 1 for v in values)

@@ -60,6 +60,12 @@ MUTATIONS = (
         ("test_sampler",),
     ),
     Mutation(
+        "residual into the noise: of the mixed latent",
+        "e_mixed = (z - math.sqrt(a) * x0)",
+        "e_mixed = (z - math.sqrt(a) * source)",
+        ("test_sampler",),
+    ),
+    Mutation(
         "equation (6): the mean's share",
         "mean = (1 - w) * mean + w * source",
         "mean = mean + w * source",

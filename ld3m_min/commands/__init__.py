@@ -21,9 +21,13 @@ from ld3m_min.errors import InputError
 COMMANDS = {
     "distil": "Distil a data set into a few images per class.",
     "evaluate": "Train networks on a distilled set, and test them on real images.",
+    "select": "Choose real images as a set, or compress as many as fit into its bytes.",
+    "systems": "List everything that makes a set.",
     "experts": "Train the expert trajectories that MTT needs.",
     "train-prior": "Train a prior, measure it, and write it with its model card.",
+    "fine-tune": "Fine-tune a prior by Minimax's criteria, or without them as the control.",
     "rate-search": "Search the learning rates of a preset on held-out training images.",
+    "real-images": "Train networks on n random real images of each class, and on all of them.",
     "table": "Print a grid's table from its records, list what is missing, or run it.",
     "plan": "Predict memory and time of one iteration under every plan.",
 }

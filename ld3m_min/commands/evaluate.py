@@ -31,8 +31,8 @@ class EvaluateOptions(LongOptions):
 
     Attributes:
         folder: of the distilled set, as `distil` wrote it.
-        dataset: real images to test on: "digits", a subset of ImageNet such as "imagenette", or a
-            folder with one subfolder of images per class.
+        dataset: real images to test on: "digits", "letters", a subset of ImageNet such as
+            "imagenette", or a folder with one subfolder of images per class.
         architectures: networks to train.
         seed: of every draw.
         data_path: folder of the images of a subset of ImageNet; without it, the variable LD3M_DATA

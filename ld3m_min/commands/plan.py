@@ -84,7 +84,8 @@ def _check(config: DistilConfig, options: PlanOptions) -> None:
         raise InputError(f"--memory must be a number of GiB above 0, not {options.memory}")
     if options.classes is not None and options.classes < 1:
         raise InputError(f"--classes must be at least 1, not {options.classes}")
-    if not SPACES[config.space].needs_prior:
+    space = SPACES[config.space]
+    if not (space.needs_prior and space.prior_kind is LatentDiffusionPrior):
         raise InputError(
             f"--space {config.space} has no generator to plan for; take autoencoder or ld3m"
         )

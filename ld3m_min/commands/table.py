@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import tyro
-
 from ld3m_min.commands.options import begin
+from ld3m_min.commands.plain import PlainCommand
 from ld3m_min.experiments import grids, running, tables
 from ld3m_min.experiments import records as results
 
@@ -67,18 +64,4 @@ def run(options: TableOptions) -> None:
         )
 
 
-class Table:
-    """The command, which has neither preset nor configuration."""
-
-    def parse(self, words: Sequence[str]) -> Callable[[], None]:
-        """What the words after the command ask for, ready to be called.
-
-        Raises:
-            SystemExit: help was asked for (code 0), or an option is unknown (code 2).
-        """
-        return partial(
-            run, tyro.cli(TableOptions, args=words, prog="ld3m_min table", description=ABOUT)
-        )
-
-
-COMMAND = Table()
+COMMAND = PlainCommand("table", ABOUT, TableOptions, run)

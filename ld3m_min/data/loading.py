@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ld3m_min.data.digits import load_digits
 from ld3m_min.data.folders import load_folder, load_subset
+from ld3m_min.data.letters import load_letters
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.data.subsets import SUBSETS
 from ld3m_min.errors import InputError
@@ -32,7 +33,7 @@ def load_data(
     progress: bool = True,
     workers: int | None = None,
 ) -> DataSplits:
-    """A data set: "digits", one of the paper's ten ImageNet subsets, or a path of images.
+    """A data set: "digits", "letters", one of the paper's ImageNet subsets, or a path of images.
 
     `LD3M_DATA` in the environment is the folder of a subset's images, or one in which paths that
     don't exist here are looked up. A name that a record holds gives the same data again:
@@ -41,8 +42,8 @@ def load_data(
     Args:
         name_or_path: which.
         path: where a subset's images lie, see :func:`~ld3m_min.data.folders.load_subset`.
-        size: side of the square images in pixels, a whole number; None takes 32 for digits and 128
-            for image files.
+        size: side of the square images in pixels, a whole number; None takes 32 for digits and
+            letters, and 128 for image files.
         split: "paper" (None) or "fastai", for subsets alone.
         name: what records call an image folder; None takes the folder's name.
         cache: True keeps decoded images in the cache's folder, a path in that folder, False in
@@ -60,8 +61,8 @@ def load_data(
     given = str(name_or_path)
     if not given.strip():
         raise InputError(
-            "an empty name is no data set; give 'digits', a subset of ImageNet, or the path of a "
-            "folder"
+            "an empty name is no data set; give 'digits', 'letters', a subset of ImageNet, or the "
+            "path of a folder"
         )
     side = None
     if size is not None:
@@ -91,6 +92,8 @@ def load_data(
         )
     if given == "digits":
         return load_digits(side or 32)
+    if given == "letters":
+        return load_letters(side or 32)
     return load_folder(
         _existing(given),
         size=side or 128,
@@ -109,7 +112,7 @@ def _existing(given: str) -> Path:
     if not folder.exists():
         raise FileNotFoundError(
             f"no data set called {given!r} and no folder of that name; use 'digits', "
-            f"{', '.join(SUBSETS)}, or the path of a folder with one subfolder per class"
+            f"'letters', {', '.join(SUBSETS)}, or the path of a folder with one subfolder per class"
         )
     return folder
 

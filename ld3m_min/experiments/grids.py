@@ -1,11 +1,11 @@
 """The grids of section 4.2: their cells, what each distils, and the command of its record.
 
-"digits" is the test of the claim on a laptop. "photos" is the paper's column of table 1 at 64 px,
-made on two CPU cores; the grids after it vary one thing each: what is learned (table 4), time steps
-(figures 4 and 5), the training of the prior, ten images per class. "imagenette" is the paper's
-column at 128 px, for a GPU, followed by the same variations, random priors (table 3), and 256 px.
-Each of these has a twin "...-smoke" of two iterations, which shows on a CPU that its commands run,
-and measures nothing.
+"digits" is the test of the claim on a laptop; "digits-priors" has other priors for it (table 3).
+"photos" is the paper's column of table 1 at 64 px, made on two CPU cores; the grids after it vary
+one thing each: what is learned (table 4), time steps (figures 4 and 5), the training of the prior,
+ten images per class. "imagenette" is the paper's column at 128 px, for a GPU, followed by the same
+variations, random priors (table 3), and 256 px. Each of these has a twin "...-smoke" of two
+iterations, which shows on a CPU that its commands run, and measures nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ import torch
 
 from ld3m_min.config import DistilConfig
 from ld3m_min.errors import InputError
+from ld3m_min.generated import DRAWS
 from ld3m_min.io.files import read_json
 from ld3m_min.io.seeds import seeded
 from ld3m_min.io.values import checked
 from ld3m_min.presets import preset
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
-from ld3m_min.prior.presets import PRIOR_PRESETS
+from ld3m_min.prior.loading import AnyPrior, load_prior
+from ld3m_min.prior.presets import FINE_TUNE_PRESETS, PRIOR_PRESETS
+from ld3m_min.prior.style_config import STYLE_PRESETS
 from ld3m_min.prior.weights import SHIPPED
 from ld3m_min.residual import NO_RESIDUAL
 from ld3m_min.sampler import SamplerConfig
@@ -39,7 +42,7 @@ RECORDS, RUNS = HOME / "book" / "_data" / "records", Path("runs")
 AUTOENCODER = "book/_data/priors/imagenette-64-autoencoder"
 # of the speed page, by name; they lie beside the package in a checkout
 BENCHMARKS = PROJECT / "benchmarks" / "commands.json"
-# how "sampled" draws: as the card of a prior does
+# how samples are drawn: as the card of a prior does
 SAMPLES = SamplerConfig(steps=50, guidance_scale=3.0, residual=NO_RESIDUAL)
 ON_GPU = " --device cuda --max-seconds 540"  # with a time limit, to be repeated until it is done
 
@@ -74,8 +77,25 @@ def _trained_for(config: DistilConfig, end: str) -> DistilConfig:
     return replace(config, prior=f"{config.prior}-{end}")
 
 
+def _fine_tuned(config: DistilConfig, kind: str) -> DistilConfig:
+    """A configuration whose prior was fine-tuned.
+
+    Args:
+        config: the preset's.
+        kind: "minimax", or "control" without its criteria.
+    """
+    return replace(config, prior=f"{kind}-{config.prior}")
+
+
 # training steps of a prior, which is a preset of its own
 PRIOR_STEPS = {"prior-1k": "1k", "prior-5k": "5k", "prior-20k": "20k"}
+# priors whose denoiser knows nothing: arguments of `LatentDiffusionPrior.randomised` (table 3).
+# As the public code has it; with random weights; and with a random autoencoder as well
+RANDOM_PRIORS: dict[str, dict[str, Any]] = {
+    "random-prior": {"kind": "zero-output"},
+    "random-prior-true": {"kind": "weights"},
+    "random-prior-all": {"kind": "weights", "autoencoder": True},
+}
 # what differs from the preset's configuration
 VARIANTS: dict[str, Callable[[DistilConfig], DistilConfig]] = {
     "": _unchanged,
@@ -84,7 +104,11 @@ VARIANTS: dict[str, Callable[[DistilConfig], DistilConfig]] = {
     "c-only": _c_only,
     "z-only": partial(replace, learn_c=False),
     **{name: partial(_trained_for, end=end) for name, end in PRIOR_STEPS.items()},
-    "random-prior": _unchanged,  # its denoiser is drawn anew, see `load_prior`
+    **dict.fromkeys(RANDOM_PRIORS, _unchanged),  # networks are drawn anew, see `load_prior`
+    # of another domain than the digits; classes are matched by position, with a warning
+    "other-prior": partial(replace, prior="letters"),
+    # the prior of `fine-tune`, by Minimax's criteria and without them
+    **{f"{kind}-prior": partial(_fine_tuned, kind=kind) for kind in ("minimax", "control")},
     "256px": _unchanged,  # its size is asked of the preset, which knows what else changes there
 }
 
@@ -153,11 +177,13 @@ class Cell:
         else:
             given["iterations"] = 0
         config = preset(self.preset, space=self.space, **given)
-        if self.space == "sampled":
+        if self.space in DRAWS:
             config = replace(config, sampler=SAMPLES)
+        if self.space == "minimax":
+            config = _fine_tuned(config, "minimax")
         return VARIANTS[self.variant](config)
 
-    def load_prior(self, device: str | torch.device = "cpu") -> LatentDiffusionPrior | None:
+    def load_prior(self, device: str | torch.device = "cpu") -> AnyPrior | None:
         """The prior of this cell's configuration; None where the space needs none.
 
         A random one is drawn from the cell's seed.
@@ -167,11 +193,12 @@ class Cell:
         """
         if not SPACES[self.system.space].needs_prior:
             return None
-        found = LatentDiffusionPrior.from_pretrained(prior_path(self.config().prior), device=device)
-        if self.variant != "random-prior":
+        found = load_prior(prior_path(self.config().prior), device=device)
+        if self.variant not in RANDOM_PRIORS:
             return found
-        generator = seeded(self.seed, "random prior")
-        return found.to("cpu").randomised("zero-output", generator).to(device)
+        assert isinstance(found, LatentDiffusionPrior), "no other has random priors in a grid"
+        asked, generator = RANDOM_PRIORS[self.variant], seeded(self.seed, "random prior")
+        return found.to("cpu").randomised(generator=generator, **asked).to(device)
 
 
 def _grid(dataset: str, preset: str, ipc1: Iterable[str], ipc10: Iterable[str] = ()) -> list[Cell]:
@@ -191,6 +218,22 @@ def _grid(dataset: str, preset: str, ipc1: Iterable[str], ipc10: Iterable[str] =
             for space in ("pixel", "autoencoder", "ld3m-code"):
                 cells.append(Cell(dataset, preset, space, algorithm, ipc))
     return cells
+
+
+def _digits_priors(preset: str) -> list[Cell]:
+    """Table 3 on digits: priors that know nothing, and one of another domain.
+
+    The digits' own prior is the grid of the digits.
+
+    Args:
+        preset: of the cells.
+    """
+    return [
+        Cell("digits", preset, space, algorithm, 1, variant=variant)
+        for algorithm in ("DC", "DM")
+        for space in ("ld3m-paper", "ld3m-code")
+        for variant in (*RANDOM_PRIORS, "other-prior")
+    ]
 
 
 def _photos(preset: str, end: str = "") -> dict[str, list[Cell]]:
@@ -273,12 +316,14 @@ def _nette(preset: str, end: str = "") -> dict[str, list[Cell]]:
 
 GRIDS = {
     "digits": _grid("digits", "cpu", ("DC", "DM", "MTT"), ("DM",)),
+    "digits-priors": _digits_priors("cpu"),
     **_photos("photos"),
     **_nette("nette"),
     "smoke": [
         *_grid("digits", "smoke", ("DC", "DM", "MTT")),
         Cell("digits", "smoke", "random", "none", 10),
     ],
+    "digits-priors-smoke": _digits_priors("smoke"),
     **_photos("photos-smoke", "-smoke"),
     **_nette("nette-smoke", "-smoke"),
 }
@@ -314,7 +359,7 @@ def missing(name: str = "digits", folder: str | Path = RECORDS) -> list[Cell]:
 
 
 def prior_folder(name: str, seed: int = 0) -> Path:
-    """Where `train-prior` works on a preset, below the working directory.
+    """Where `train-prior` and `fine-tune` work on a preset, below the working directory.
 
     Args:
         name: of the preset.
@@ -324,10 +369,10 @@ def prior_folder(name: str, seed: int = 0) -> Path:
 
 
 def prior_path(name: str) -> str | Path:
-    """What `LatentDiffusionPrior.from_pretrained` is to be given for a configuration's prior.
+    """What :func:`~ld3m_min.prior.loading.load_prior` is to be given for a configuration's prior.
 
-    A prior that is shipped comes first, then one that `train-prior` made here, then one that the
-    project keeps beside its records. Any other name stays as it is.
+    A prior that is shipped comes first, then one that `train-prior` or `fine-tune` made here, then
+    one that the project keeps beside its records. Any other name stays as it is.
 
     Args:
         name: as the configuration has it.
@@ -354,19 +399,41 @@ def commands(names: Iterable[str] = MEASURED, folder: str | Path = RECORDS) -> l
     asked: set[str] = set()
     for name, cells in ((n, missing(n, folder)) for n in names):
         needed = [c.config().prior for c in cells if SPACES[c.system.space].needs_prior]
-        for prior in dict.fromkeys(p for p in needed if p in PRIOR_PRESETS and p not in asked):
+        for prior in (p for named in dict.fromkeys(needed) for p in _with_its_start(named)):
+            if prior not in asked and not _is_there(prior):
+                lines.append(f"prior {prior}:  {_prior_command(prior)}")
             asked.add(prior)
-            found = prior_path(prior)
-            if not _is_prior(SHIPPED / found if isinstance(found, str) else found):
-                limit = ON_GPU if PRIOR_PRESETS[prior].gpu else ""
-                start = f" --start {AUTOENCODER}" if prior.startswith("imagenette-64") else ""
-                lines.append(
-                    f"prior {prior}:  python -m ld3m_min train-prior --preset {prior}{start}{limit}"
-                )
         lines += [f"{c.name}:  {c.command}" for c in cells]
         if name == "imagenette":
             lines += _benchmarks(Path(folder))
     return lines
+
+
+def _with_its_start(prior: str) -> list[str]:
+    """Those of a prior and of what it is fine-tuned from that a preset makes, in that order."""
+    tuned = FINE_TUNE_PRESETS.get(prior)
+    names = [prior] if tuned is None else [tuned.prior, prior]
+    made_here = PRIOR_PRESETS.keys() | FINE_TUNE_PRESETS.keys() | STYLE_PRESETS.keys()
+    return [name for name in names if name in made_here]
+
+
+def _prior_command(prior: str) -> str:
+    """The command that makes a prior.
+
+    Args:
+        prior: name of a preset.
+    """
+    if prior in FINE_TUNE_PRESETS:
+        return f"python -m ld3m_min fine-tune {prior}"
+    limit = ON_GPU if prior in PRIOR_PRESETS and PRIOR_PRESETS[prior].gpu else ""
+    start = f" --start {AUTOENCODER}" if prior.startswith("imagenette-64") else ""
+    return f"python -m ld3m_min train-prior --preset {prior}{start}{limit}"
+
+
+def _is_there(prior: str) -> bool:
+    """Whether a prior is shipped, or was made here."""
+    found = prior_path(prior)
+    return _is_prior(SHIPPED / found if isinstance(found, str) else found)
 
 
 def _benchmarks(folder: Path) -> list[str]:

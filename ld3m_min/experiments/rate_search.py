@@ -27,7 +27,7 @@ from ld3m_min.io.files import read_json, write_json
 from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import stoppable
 from ld3m_min.presets import eval_preset, preset
-from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior, load_prior
 from ld3m_min.run import distil
 from ld3m_min.spaces.build import SPACES
 from ld3m_min.systems import LEARNED
@@ -103,7 +103,7 @@ class Search:
         config = replace(config, seed=FIRST_SEED)
         return config if self.iterations is None else replace(config, iterations=self.iterations)
 
-    def prior(self, config: DistilConfig) -> LatentDiffusionPrior | None:
+    def prior(self, config: DistilConfig) -> AnyPrior | None:
         """The prior of a configuration; None where it needs none.
 
         Args:
@@ -115,7 +115,7 @@ class Search:
         if not SPACES[config.space].needs_prior:
             return None
         path = prior_path(config.prior)
-        prior = LatentDiffusionPrior.from_pretrained(path, device=self.device)
+        prior = load_prior(path, device=self.device)
         if {t["prior"] for t in self.tried if t["prior"]} - {prior.networks_digest}:
             raise InputError(
                 f"{self.file} holds tries with another prior of the name {config.prior!r}; move it "
@@ -134,7 +134,7 @@ class Search:
         place = self.runs / experts_name(config, self.data)
         return train_experts(config, self.data, place, device=self.device, progress=self.progress)
 
-    def middle(self, config: DistilConfig, prior: LatentDiffusionPrior | None) -> int:
+    def middle(self, config: DistilConfig, prior: AnyPrior | None) -> int:
         """The power of `FACTOR` nearest to the rate whose first step moves the codes a little.
 
         Args:
@@ -163,7 +163,7 @@ class Search:
             )
         return round(math.log(FIRST_STEP * codes / gradient, FACTOR))
 
-    def score(self, one: Try, prior: LatentDiffusionPrior | None) -> float:
+    def score(self, one: Try, prior: AnyPrior | None) -> float:
         """Accuracy of a try, read from the record or measured and written to it.
 
         Args:
@@ -185,7 +185,7 @@ class Search:
             write_json(self.file, record | {"environment": environment(self.device)})
         return _score(found)
 
-    def _run(self, one: Try, prior: LatentDiffusionPrior | None) -> dict[str, Any]:
+    def _run(self, one: Try, prior: AnyPrior | None) -> dict[str, Any]:
         """Distil and evaluate; what the record says of it."""
         config, began, accuracies = one.config, time.monotonic(), None
         folder = self.runs / self.file.stem / one.key[:16]

@@ -21,13 +21,14 @@ from ld3m_min.experiments.grids import RECORDS, RUNS, Cell, grid, missing
 from ld3m_min.experiments.records import as_result
 from ld3m_min.experts.buffer import experts_name
 from ld3m_min.experts.train import train_experts
-from ld3m_min.generated import sampled
+from ld3m_min.generated import DRAWS, draw
 from ld3m_min.io.environment import environment, files_of, peak_memory
 from ld3m_min.io.files import write_json
 from ld3m_min.io.pictures import join_strip, save_strip
 from ld3m_min.io.stop import stoppable
 from ld3m_min.presets import eval_preset
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.run import Progress, distil
 from ld3m_min.synthetic import SyntheticSet
 
@@ -88,7 +89,7 @@ def make_record(
     *,
     records: str | Path = RECORDS,
     runs: str | Path = RUNS,
-    prior: LatentDiffusionPrior | None = None,
+    prior: AnyPrior | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
     architectures: Sequence[str] = ARCHITECTURES,
@@ -123,10 +124,11 @@ def make_record(
         made = _draw(config, data, protocol.repeats, device)
     elif cell.system.how == "chosen":
         made = _timed(lambda: select(data, cell.ipc, cell.space, seed=cell.seed))
-    elif cell.space == "sampled":
+    elif cell.space in DRAWS:
         found = prior or cell.load_prior(device)
-        assert found is not None, "samples are drawn from a prior"
-        made = _timed(lambda: sampled(config, data, found))
+        assert isinstance(found, LatentDiffusionPrior), "samples are drawn from such a prior"
+        latent = found
+        made = _timed(lambda: draw(cell.space, config, data, latent))
     else:
         made = _distil(cell, config, data, prior, Path(runs), device, progress)
     began = time.monotonic()
@@ -178,7 +180,7 @@ def _distil(
     cell: Cell,
     config: DistilConfig,
     data: DataSplits,
-    prior: LatentDiffusionPrior | None,
+    prior: AnyPrior | None,
     runs: Path,
     device: str | torch.device,
     progress: bool,
@@ -271,7 +273,9 @@ def _record(
             k: [None if math.isnan(x) else x for x in v] for k, v in result.accuracies.items()
         },
         "data": recipe["data"] | {"files": files_of(data)},
-        "prior": recipe["prior"],
+        "prior": recipe["prior"] or recipe.get("drawn", {}).get("prior"),
+        "bytes": asdict(made.sets[0].storage()),
+        "selection": _without_positions(recipe.get("selection")),
         "loss": [h.get("loss") for h in made.history],
         "grad_Z": [h.get("grad_Z") for h in made.history] if with_Z else None,
         "seconds_per_iteration": round(made.seconds / n, 3) if n else None,
@@ -283,6 +287,11 @@ def _record(
         "peak_memory_bytes": peak_memory(device),
         "environment": environment(device),
     }
+
+
+def _without_positions(selection: dict[str, Any] | None) -> dict[str, Any] | None:
+    """How real images were chosen, without the list of them; None where none were."""
+    return selection and {k: v for k, v in selection.items() if k != "positions"}
 
 
 def _write(
@@ -303,7 +312,8 @@ def _write(
         records: folder of the records.
         run: folder of the cell's run.
         private: whether real images may not be published, as ImageNet's: they stay with the run.
-            So do the snapshots, the first of which nearly are real images.
+            So do snapshots in pixel and autoencoder space, the first of which nearly are real
+            images.
     """
     for folder in (records, run):
         folder.mkdir(parents=True, exist_ok=True)
@@ -311,7 +321,8 @@ def _write(
     chosen = cell.system.how == "chosen"
     save_strip(made.images(), (real if chosen else records) / f"{cell.name}.png")
     if not chosen and (frames := sorted((run / SNAPSHOTS).glob("*.png"))):
-        join_strip(frames, real / f"{cell.name}-{SNAPSHOTS}.png")
+        place = records if cell.system.space == "ld3m" else real
+        join_strip(frames, place / f"{cell.name}-{SNAPSHOTS}.png")
     write_json(records / f"{cell.name}.json", record)
 
 

@@ -11,19 +11,23 @@ import pandas as pd
 
 from ld3m_min.experiments.grids import RECORDS, RUNS, Cell
 from ld3m_min.experiments.records import as_result
+from ld3m_min.storage import Storage
 from ld3m_min.synthetic import SyntheticSet
 from ld3m_min.systems import SYSTEMS
 
 PAPER = RECORDS.parent / "paper"
 NONE = "–"  # in a table, where there is nothing to say
+BYTES = ("images a class", "bytes a class", "kept as", "shared bytes")
 
 
 def table(
     records: Iterable[Mapping[str, Any]], dataset: str = "digits", preset: str = "cpu"
 ) -> pd.DataFrame:
-    """Accuracies in per cent, one row a cell.
+    """Accuracies in per cent and bytes, one row a cell.
 
-    The four unseen networks' mean stands first, with its 95 % interval, then each network.
+    The four unseen networks' mean stands first, with its 95 % interval, then each network. Then
+    what the set takes: images a class; bytes a class, the way that needs fewest; which way that is;
+    and the bytes that it needs besides, once for all classes. Older records don't say.
 
     Args:
         records: of cells.
@@ -60,7 +64,39 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         # one repeat has no interval
         "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}" if low == low else NONE,
     }
-    return row | {a: 100 * result.mean(a) for a in result.accuracies}
+    return row | {a: 100 * result.mean(a) for a in result.accuracies} | _bytes(record)
+
+
+def _bytes(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a record's bytes."""
+    if record.get("bytes") is None:
+        return dict.fromkeys(BYTES, NONE)
+    storage = Storage(**record["bytes"])
+    kept = storage.smallest
+    values = (f"{storage.images_per_class:g}", round(kept.per_class), kept.form, kept.shared)
+    return dict(zip(BYTES, values, strict=True))
+
+
+def systems() -> pd.DataFrame:
+    """Everything that makes a set, in the order of the tables.
+
+    Returns:
+        Text, a row for each system: its name and label, the section of the paper that speaks of it,
+        how a set is made, what is learned, what a set has to hold, and what it costs to make.
+    """
+    rows = [
+        {
+            "system": name,
+            "label": system.label,
+            "section": system.section or NONE,
+            "made": system.how,
+            "learned": system.learned or NONE,
+            "kept": system.kept,
+            "cost": system.cost,
+        }
+        for name, system in SYSTEMS.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def comparisons(
@@ -71,12 +107,12 @@ def comparisons(
 ) -> pd.DataFrame:
     """LD3M by the public code against a baseline, cell by cell.
 
-    With the baseline "random", repeats differ in the images drawn, too. With "pixel" or
-    "autoencoder" both are single distillations.
+    With the baseline "random", repeats differ in the images drawn, too. With any other, both are
+    single sets.
 
     Args:
         records: of cells.
-        baseline: a space, or "random".
+        baseline: a name of `systems.SYSTEMS`.
         dataset: only its cells are compared.
         preset: only its cells are compared.
 
@@ -86,6 +122,7 @@ def comparisons(
     """
     from scipy import stats
 
+    learned = SYSTEMS[baseline].how == "learned"
     chosen = {
         (c["space"], c["algorithm"], c["ipc"]): as_result(r).values()
         for r in records
@@ -93,7 +130,7 @@ def comparisons(
     }
     rows = []
     for (space, algorithm, ipc), values in sorted(chosen.items()):
-        other = chosen.get((baseline, "none" if baseline == "random" else algorithm, ipc))
+        other = chosen.get((baseline, algorithm if learned else "none", ipc))
         if space != "ld3m-code" or other is None:
             continue
         p = stats.ttest_ind(values, other, equal_var=False).pvalue

@@ -15,6 +15,8 @@ from ld3m_min.io.disk import StrPath
 def save_strip(images: Float[Tensor, "B 3 H W"], path: StrPath, columns: int = 10) -> None:
     """Write images as one PNG, at their own size.
 
+    A last row that is shorter than the others is filled up with white.
+
     Args:
         images: in [0, 1].
         path: the PNG file.
@@ -23,6 +25,8 @@ def save_strip(images: Float[Tensor, "B 3 H W"], path: StrPath, columns: int = 1
     from PIL import Image
 
     x = (images.detach().cpu().clamp(0, 1) * 255).round().byte()
+    if len(x) > columns and len(x) % columns:
+        x = torch.cat([x, x.new_full((columns - len(x) % columns, *x.shape[1:]), 255)])
     rows = [
         np.concatenate(list(row.permute(0, 2, 3, 1).numpy()), axis=1)
         for row in torch.split(x, columns)

@@ -79,8 +79,8 @@ def finish_prior(
         write_image_card(out / "model", config, asked, data, prior, quality, record)
         records.mkdir(parents=True, exist_ok=True)
         classes = len(data.classes)
-        _save_samples(measured.samples, records / f"{name}.png", classes)
-        _save_samples(measured.unguided, records / f"{name}-unguided.png", classes)
+        save_samples(measured.samples, records / f"{name}.png", classes)
+        save_samples(measured.unguided, records / f"{name}-unguided.png", classes)
         # real images may not be ours to publish: they stay with the training
         beside = torch.stack(
             [x.unflatten(0, (classes, -1))[:, 0] for x in (measured.samples, measured.nearest)]
@@ -92,8 +92,14 @@ def finish_prior(
     return quality
 
 
-def _save_samples(samples: Float[Tensor, "B 3 H W"], path: Path, classes: int) -> None:
-    """A grid of at most eight samples of each class, a column for each."""
+def save_samples(samples: Float[Tensor, "B 3 H W"], path: Path, classes: int) -> None:
+    """A grid of at most eight samples of each class, a column for each.
+
+    Args:
+        samples: in [0, 1], as many of each class, class after class.
+        path: the PNG file.
+        classes: how many.
+    """
     rows = samples.unflatten(0, (classes, -1))[:, :8].transpose(0, 1).flatten(0, 1)
     save_strip(rows, path, columns=classes)
 
@@ -134,8 +140,8 @@ tags: [latent-diffusion, dataset-distillation]
 | --- | --- |
 | reconstruction, PSNR | {quality.psnr:.1f} dB ({quality.held_out} images) |
 | class-conditional samples recognised ({quality.samples}, 50 steps, guidance 3) | \
-{_percent(quality.recognised)} |
-| the same classifier on real images | {_percent(quality.classifier_accuracy)} |
+{percent(quality.recognised)} |
+| the same classifier on real images | {percent(quality.classifier_accuracy)} |
 | diversity within a class, relative to real images | {quality.diversity:.2f} |
 | distance to the nearest training image, relative to held-out images | {quality.novelty:.2f} |
 
@@ -223,19 +229,19 @@ No weights from elsewhere."""
 def _measured(asked: ClassifierConfig, quality: ImageQuality, classes: int) -> str:
     """The table of what was measured of a prior of photographs."""
     drawn = f"{quality.samples} samples ({asked.steps} steps, guidance {asked.guidance_scale:g})"
-    accuracy = _percent(quality.classifier_accuracy)
+    accuracy = percent(quality.classifier_accuracy)
     return f"""\
 | measured on {quality.held_out} held-out training images, {drawn} | |
 | --- | --- |
 | reconstruction, PSNR / SSIM | {quality.psnr:.1f} dB / {quality.ssim:.3f} |
 | classifier: accuracy on real images / on their reconstructions | \
-{accuracy} / {_percent(quality.reconstructed_accuracy)} |
-| classifier: same answer for image and reconstruction | {_percent(quality.agreement)} |
+{accuracy} / {percent(quality.reconstructed_accuracy)} |
+| classifier: same answer for image and reconstruction | {percent(quality.agreement)} |
 | distance image to reconstruction in the classifier's features, over that of two images | \
 {quality.feature_distance:.2f} |
-| class-conditional samples recognised by the classifier (chance {_percent(1 / classes)}) | \
-{_percent(quality.recognised)} |
-| the same without guidance | {_percent(quality.recognised_unguided)} |
+| class-conditional samples recognised by the classifier (chance {percent(1 / classes)}) | \
+{percent(quality.recognised)} |
+| the same without guidance | {percent(quality.recognised_unguided)} |
 | diversity within a class in the classifier's features, over that of real images | \
 {quality.diversity:.2f} |
 | distance to the nearest training image in the same features, over that of held-out images | \
@@ -251,5 +257,6 @@ def _verdict(quality: ImageQuality) -> str:
     return "**Lacking**: " + "; ".join(quality.shortcomings) + "."
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as a card prints it."""
     return f"{100 * share:.1f} %"

@@ -1,11 +1,12 @@
-"""One stage of the training of a prior: Adam, a cosine rate, averaged weights, checkpoints."""
+"""One stage of the training of a prior: Adam, its rate, averaged weights, checkpoints."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,10 +19,20 @@ from ld3m_min.io.checkpoints import Checkpoint, Checkpointer
 from ld3m_min.io.files import write_bytes
 from ld3m_min.io.progress import bar
 from ld3m_min.io.tensors import to_bytes
-from ld3m_min.prior.architecture import PriorConfig
 
 Loss = Callable[[int], Float[Tensor, ""]]  # the loss of a training step, by its number
 COMPILE_FROM = 2000  # steps from which on a compiled denoiser pays for its compilation
+
+
+@runtime_checkable
+class Carried(Protocol):
+    """What a loss carries from step to step, beside the networks: it is saved with them."""
+
+    def state(self) -> Mapping[str, Tensor]:
+        """All of it, by name."""
+
+    def load(self, found: Mapping[str, Tensor], /) -> None:
+        """Take over what :meth:`state` gave."""
 
 
 class Optimiser:
@@ -32,7 +43,12 @@ class Optimiser:
         lr: the largest learning rate.
         ema: how much of the average stays at a step, in the long run.
         steps: of the whole training.
+        betas: of Adam.
         fused: take PyTorch's fused Adam.
+        only: names of the parameters that are trained, "network.parameter"; None for all.
+        constant: keep the rate, and start the averages from the weights that are there: for
+            networks that are trained already. Else the rate rises, and falls as a cosine does, and
+            the averages follow quickly at first.
     """
 
     def __init__(
@@ -42,21 +58,31 @@ class Optimiser:
         lr: float,
         ema: float,
         steps: int,
+        betas: tuple[float, float] = (0.9, 0.999),
         fused: bool = False,
+        only: Collection[str] | None = None,
+        constant: bool = False,
     ) -> None:
         self.params: dict[str, Tensor] = {
-            f"{m}.{k}": p for m, net in modules.items() for k, p in net.named_parameters()
+            f"{m}.{k}": p
+            for m, net in modules.items()
+            for k, p in net.named_parameters()
+            if only is None or f"{m}.{k}" in only
         }
         for module in modules.values():
-            module.requires_grad_(True).train()
+            module.requires_grad_(False).train()
+        for weight in self.params.values():
+            weight.requires_grad_(True)
         self.weights = list(self.params.values())
         self.average = {k: p.detach().clone() for k, p in self.params.items()}
         self._averages = list(self.average.values())
-        self._adam = torch.optim.Adam(self.weights, lr=lr, fused=True if fused else None)
-        self._lr, self._ema, self._steps = lr, ema, steps
+        self._adam = torch.optim.Adam(
+            self.weights, lr=lr, betas=betas, fused=True if fused else None
+        )
+        self._lr, self._ema, self._steps, self._constant = lr, ema, steps, constant
 
     def step(self, loss: Float[Tensor, ""], step: int) -> None:
-        """One step down a loss: clipped gradients, warm-up, cosine; then the averages.
+        """One step down a loss: clipped gradients, the rate of the step; then the averages.
 
         Args:
             loss: of this step.
@@ -64,6 +90,9 @@ class Optimiser:
         """
         cosine = (1 + math.cos(math.pi * step / self._steps)) / 2
         rate = self._lr * (0.01 + 0.99 * cosine) * min(1, (step + 1) / 100)
+        keep = min(self._ema, (step + 1) / (step + 10))
+        if self._constant:
+            rate, keep = self._lr, self._ema
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.zero_grad()
@@ -71,15 +100,15 @@ class Optimiser:
         nn.utils.clip_grad_norm_(self.weights, 1.0)
         self._adam.step()
         with torch.no_grad():
-            new = 1 - min(self._ema, (step + 1) / (step + 10))
-            torch._foreach_lerp_(self._averages, self.weights, new)
+            torch._foreach_lerp_(self._averages, self.weights, 1 - keep)
 
     def state(self) -> dict[str, Tensor]:
         """All that the training goes on from, by name."""
         tensors = {f"weight.{k}": p for k, p in self.params.items()}
         tensors |= {f"average.{k}": a for k, a in self.average.items()}
         for k, p in self.params.items():
-            tensors |= {f"{s}.{k}": self._adam.state[p][s] for s in ("exp_avg", "exp_avg_sq")}
+            if p in self._adam.state:  # not where no gradient has come yet
+                tensors |= {f"{s}.{k}": self._adam.state[p][s] for s in ("exp_avg", "exp_avg_sq")}
         return tensors
 
     @torch.no_grad()
@@ -94,8 +123,9 @@ class Optimiser:
             p.copy_(found.tensors[f"weight.{k}"])
             self.average[k].copy_(found.tensors[f"average.{k}"])
             slots = ("exp_avg", "exp_avg_sq")
-            moments = {s: found.tensors[f"{s}.{k}"].to(p.device) for s in slots}
-            self._adam.state[p] = moments | {"step": step.clone()}
+            if f"exp_avg.{k}" in found.tensors:
+                moments = {s: found.tensors[f"{s}.{k}"].to(p.device) for s in slots}
+                self._adam.state[p] = moments | {"step": step.clone()}
 
     @torch.no_grad()
     def keep_averages(self) -> None:
@@ -111,10 +141,14 @@ def fit(
     *,
     steps: int,
     lr: float,
-    config: PriorConfig,
+    ema: float,
     device: torch.device,
     dtype: torch.dtype,
     progress: bool,
+    snapshots: Collection[int] = (),
+    only: Collection[str] | None = None,
+    constant: bool = False,
+    carried: Carried | None = None,
 ) -> None:
     """Train networks on a loss, and leave their averaged weights in them.
 
@@ -124,10 +158,14 @@ def fit(
         checkpoints: where the training is kept; its folder's name is the stage's.
         steps: of the whole training.
         lr: the largest learning rate.
-        config: what else is said of the training.
+        ema: of :class:`Optimiser`.
         device: of the networks.
         dtype: of the forward passes.
         progress: show a bar.
+        snapshots: steps after which the averages are kept in a file of their own as well.
+        only: of :class:`Optimiser`.
+        constant: of :class:`Optimiser`.
+        carried: what the loss carries from step to step.
 
     Raises:
         NotFinite: the loss is not finite.
@@ -135,11 +173,15 @@ def fit(
     """
     assert checkpoints.folder is not None, "the training of a prior is always kept"
     fast, name = dtype == torch.bfloat16 and device.type == "cpu", checkpoints.folder.name
-    optimiser = Optimiser(modules, lr=lr, ema=config.ema, steps=steps, fused=fast)
+    optimiser = Optimiser(
+        modules, lr=lr, ema=ema, steps=steps, fused=fast, only=only, constant=constant
+    )
     found = checkpoints.load()
     start = found.step if found else 0
     if found:
         optimiser.load(found)
+        if carried is not None:
+            carried.load(found.tensors)
     if fast and "unet" in modules and steps - start >= COMPILE_FROM:
         compiled(modules["unet"], optimiser.weights, lambda: loss_of(start), dtype)
     look = 1 if device.type == "cpu" else 50  # a look at the loss waits for the GPU
@@ -154,13 +196,16 @@ def fit(
                     f"loss of the {name} is {loss.item()} at step {step}; lower its learning rate"
                 )
             optimiser.step(loss, step)
-            if name == "unet" and step + 1 in config.snapshots:
-                file = checkpoints.folder.parent / "snapshots" / f"unet-{step + 1:06d}.safetensors"
+            if step + 1 in snapshots:
+                file = (
+                    checkpoints.folder.parent / "snapshots" / f"{name}-{step + 1:06d}.safetensors"
+                )
                 write_bytes(file, to_bytes(optimiser.average))
             if step % 20 == 0:
                 shown.set_postfix(loss=f"{loss.item():.4f}")
             if due or checkpoints.asked:
-                checkpoints.save(step + 1, optimiser.state())
+                more = {} if carried is None else dict(carried.state())
+                checkpoints.save(step + 1, optimiser.state() | more)
             checkpoints.leave_if_asked(f"{step + 1:,} of {steps:,} steps of the {name} are saved")
     optimiser.keep_averages()
     for module in modules.values():

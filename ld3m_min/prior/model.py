@@ -169,6 +169,12 @@ class LatentDiffusionModel:
         first: Tensor = next(self.autoencoder.parameters())
         return first.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the networks."""
+        first: Tensor = next(self.autoencoder.parameters())
+        return first.dtype
+
     # -- the six functions of section 3 ------------------------------------------------------------
 
     def encode(self, images: Tensor) -> Float[Tensor, "B c h w"]:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ld3m_min.io.seeds import seeded
 from ld3m_min.networks import Network
-from ld3m_min.prior.classifier import ClassifierConfig, averaged_down, some_of_each
+from ld3m_min.prior.classifier import ClassifierConfig, some_of_each
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.losses import ssim
 from ld3m_min.prior.real_images import RealImages
+from ld3m_min.prior.sample_quality import ask, features_of, measure_by_pixels, share, within
 from ld3m_min.residual import NO_RESIDUAL
 from ld3m_min.sampler import SamplerConfig, generate
 
@@ -133,19 +132,6 @@ class MeasuredImages:
     held: Float[Tensor, "2 K 3 H W"]
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What a classifier says of images, on the CPU.
-
-    Attributes:
-        features: its embedding of each image.
-        labels: the class that it takes each image for.
-    """
-
-    features: Float[Tensor, "B D"]
-    labels: Int[Tensor, " B"]
-
-
 @torch.no_grad()
 def measure_prior(
     prior: LatentDiffusionPrior,
@@ -169,32 +155,20 @@ def measure_prior(
         guidance_scale: with which they are drawn.
         seed: of their noise.
     """
-    from sklearn.svm import SVC
-
     held = data.test.float().to(prior.device)
     again = torch.cat([prior.decode(prior.encode(b)) for b in held.split(256)])
     labels = torch.arange(len(data.classes)).repeat_interleave(per_class)
     samples = sample_prior(
         prior, labels, data.size, steps=steps, guidance_scale=guidance_scale, seed=seed
     )
-    real, test, made = (
-        _coarse(x, data.size) for x in (data.train.float().cpu(), held.cpu(), samples.cpu())
-    )
-    classifier = SVC(C=10.0).fit(real.numpy(), data.train.labels.cpu().numpy())
-    truth = data.test.labels.cpu()
-
-    def share(x: Float[Tensor, "n D"], y: Int[Tensor, " n"]) -> float:
-        return round(float(np.mean(classifier.predict(x.numpy()) == y.numpy())), 4)
-
-    diversity = _within(made, labels) / _within(test, truth)
-    novelty = torch.cdist(made, real).amin(1).mean() / torch.cdist(test, real).amin(1).mean()
+    found = measure_by_pixels(samples, labels, data)
     return PriorQuality(
         psnr=_psnr(again, held),
-        recognised=share(made, labels),
-        classifier_accuracy=share(test, truth),
-        diversity=round(diversity.item(), 3),
-        novelty=round(novelty.item(), 3),
-        samples=len(made),
+        recognised=found.recognised,
+        classifier_accuracy=found.classifier_accuracy,
+        diversity=found.diversity,
+        novelty=found.novelty,
+        samples=len(samples),
         held_out=len(held),
     )
 
@@ -237,25 +211,20 @@ def measure_images(
     real, rebuilt, made, plain = (
         ask(classifier, x, data, config.size, device) for x in (held, again, samples, unguided)
     )
-    trained = torch.cat(
-        [
-            ask(classifier, data.train.take(part).cpu(), data, config.size, device).features
-            for part in torch.arange(len(data.train)).split(500)
-        ]
-    )
+    trained = features_of(classifier, data.train, data, config.size, device)
     gaps = torch.cdist(made.features, trained).min(1)
     moved = (real.features - rebuilt.features).norm(dim=1).mean()
-    diversity = _within(made.features, labels) / _within(real.features, truth)
+    diversity = within(made.features, labels) / within(real.features, truth)
     novelty = gaps.values.mean() / torch.cdist(real.features, trained).amin(1).mean()
     quality = ImageQuality(
         psnr=_psnr(again, held),
         ssim=round(ssim(again, held).mean().item(), 4),
-        classifier_accuracy=_share(real.labels == truth),
-        reconstructed_accuracy=_share(rebuilt.labels == truth),
-        agreement=_share(rebuilt.labels == real.labels),
+        classifier_accuracy=share(real.labels == truth),
+        reconstructed_accuracy=share(rebuilt.labels == truth),
+        agreement=share(rebuilt.labels == real.labels),
         feature_distance=round((moved / _any_two(real.features)).item(), 4),
-        recognised=_share(made.labels == labels),
-        recognised_unguided=_share(plain.labels == labels),
+        recognised=share(made.labels == labels),
+        recognised_unguided=share(plain.labels == labels),
         diversity=round(diversity.item(), 3),
         novelty=round(novelty.item(), 3),
         samples=len(samples),
@@ -269,29 +238,6 @@ def measure_images(
         unguided,
         data.train.take(gaps.indices).cpu(),
         torch.stack([held[first], again[first]]),
-    )
-
-
-def ask(
-    classifier: Network,
-    images: Float[Tensor, "B 3 H W"],
-    data: RealImages,
-    size: int,
-    device: torch.device,
-) -> Answers:
-    """What a classifier says of images.
-
-    Args:
-        classifier: on the device.
-        images: in [0, 1].
-        data: whose normalisation the classifier was trained with.
-        size: of the classifier's images, pixels.
-        device: where the classifier is.
-    """
-    pieces = [data.normalise(averaged_down(piece.to(device), size)) for piece in images.split(50)]
-    return Answers(
-        torch.cat([classifier.embed(p).cpu() for p in pieces]),
-        torch.cat([classifier(p).argmax(1).cpu() for p in pieces]),
     )
 
 
@@ -328,25 +274,9 @@ def sample_prior(
     return torch.cat(out)
 
 
-def _coarse(x: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B D"]:
-    """Images as rows of at most 16 x 16 pixels."""
-    return F.avg_pool2d(x.float(), max(1, size // 16)).flatten(1)
-
-
 def _psnr(x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"]) -> float:
     """Mean peak signal-to-noise ratio of images in [0, 1], dB."""
     return round((-10 * torch.log10((x - y).square().mean((1, 2, 3)))).mean().item(), 2)
-
-
-def _share(hits: Bool[Tensor, " B"]) -> float:
-    """The fraction that is true."""
-    return round(hits.float().mean().item(), 4)
-
-
-def _within(features: Float[Tensor, "B D"], labels: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-    """Mean distance of two images of one class."""
-    same = (labels[:, None] == labels[None]) & ~torch.eye(len(labels), dtype=torch.bool)
-    return torch.cdist(features, features)[same].mean()
 
 
 def _any_two(features: Float[Tensor, "B D"]) -> Float[Tensor, ""]:

@@ -25,6 +25,7 @@ from ld3m_min.prior.schedule import Scheduler
 from ld3m_min.prior.weights import Found
 
 LIBRARIES = ("diffusers", "transformers")
+STYLE = "StyleGenerator"  # what the folder of GLaD's prior names
 EMBEDDING = Path("class_embedding") / "model.safetensors"
 # the sparing way to load a network would need the package accelerate
 OPTIONS = {"low_cpu_mem_usage": False, "use_safetensors": True}
@@ -82,6 +83,11 @@ def read_parts(
     index = read_index(found.folder)
     if index["_class_name"] == kind:
         return _own_parts(found, index)
+    if index["_class_name"] == STYLE:
+        raise InputError(
+            f"{found.source} holds a style-based generator; load it by {STYLE}.from_pretrained, or "
+            "by ld3m_min.prior.load_prior"
+        )
     # a filter of images has no part in this
     unused = {"safety_checker": None, "requires_safety_checker": False}
     pipeline = diffusers.DiffusionPipeline.from_pretrained(

@@ -8,7 +8,6 @@ training that was never interrupted.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from ld3m_min.prior.architecture import PriorConfig, build_prior
 from ld3m_min.prior.fit import Loss, fit
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.losses import LOSSES
+from ld3m_min.prior.noising import laid, noised_batch, normal
 from ld3m_min.prior.real_images import RealImages
 
 _APART = (  # fields that change no weight
@@ -85,11 +85,11 @@ def train_prior(
     prior = build_prior(config, data.classes).to(device)
     assert prior.denoiser is not None, "it was built with one"
     for network in (prior.autoencoder, prior.denoiser):
-        _laid(network)
+        laid(network)
     # uint8: all of ImageNette is 0.6 GB
     images, labels = data.train.images.to(device), data.train.labels.to(device)
     shared: dict[str, Any] = {
-        "config": config,
+        "ema": config.ema,
         "device": device,
         "dtype": dtype,
         "progress": progress,
@@ -113,6 +113,7 @@ def train_prior(
         loss = _denoiser_loss(prior, latents, labels, config)
         kept = checkpoints("unet")
         modules = {"unet": prior.denoiser, "class_embedding": _table(prior)}
+        shared["snapshots"] = config.snapshots
         fit(modules, loss, kept, steps=config.unet_steps, lr=config.unet_lr, **shared)
     for module in prior.modules:
         module.requires_grad_(False).eval()
@@ -148,23 +149,6 @@ def _table(prior: LatentDiffusionPrior) -> nn.Embedding:
     return prior.class_embedding
 
 
-def _laid(x: Any) -> Any:
-    """Channels last, which convolutions in bfloat16 are fast in on a GPU.
-
-    Elsewhere nothing: any change alters the order of sums.
-    """
-    on_gpu = (x.device if isinstance(x, Tensor) else next(x.parameters()).device).type == "cuda"
-    return x.to(memory_format=torch.channels_last) if on_gpu else x
-
-
-def _normal(shape: Sequence[int], g: Generator, device: torch.device) -> Tensor:
-    """Normal numbers; on a GPU drawn there, which saves 10 ms a step: not a CPU's numbers."""
-    if device.type != "cuda":
-        return torch.randn(shape, generator=g)
-    there = Generator(device).manual_seed(g.initial_seed())
-    return torch.randn(shape, generator=there, device=device)
-
-
 def _autoencoder_loss(
     prior: LatentDiffusionPrior, images: UInt8[Tensor, "N 3 H W"], config: PriorConfig
 ) -> Loss:
@@ -174,9 +158,9 @@ def _autoencoder_loss(
     def loss(step: int) -> Tensor:
         g = seeded(config.seed, "autoencoder batch", step)
         x = images[torch.randint(len(images), (config.vae_batch,), generator=g).to(device)]
-        x = _laid(_augmented(x, config, g).float() / 255)
+        x = laid(_augmented(x, config, g).float() / 255)
         posterior = vae.encode(2 * x - 1).latent_dist
-        z = posterior.mean + posterior.std * _normal(posterior.mean.shape, g, device)
+        z = posterior.mean + posterior.std * normal(posterior.mean.shape, g, device)
         y = vae.decode(z).sample
         term: Tensor = config.kl_weight * posterior.kl().float().mean()
         return distance(y.float(), 2 * x - 1) + term
@@ -191,23 +175,19 @@ def _denoiser_loss(
     config: PriorConfig,
 ) -> Loss:
     """Squared error of the predicted noise of a batch, by the number of the step."""
-    device, n, table = latents.device, config.unet_batch, _table(prior)
-    alpha_bar, null = prior.alpha_bar.float().to(device), len(prior.classes)
+    table = _table(prior)
 
     def loss(step: int) -> Tensor:
         g = seeded(config.seed, "unet batch", step)
-        index = torch.randint(len(latents), (n,), generator=g)
-        t = torch.randint(prior.train_steps, (n,), generator=g)
-        noise = _normal((n, *latents.shape[1:]), g, device)
-        drop = (torch.rand(n, generator=g) < config.label_dropout).to(device)
-        label = labels[index.to(device)].masked_fill(drop, null)
-        a = alpha_bar[t.to(device)].view(-1, 1, 1, 1)
-        z_t = a.sqrt() * latents[index.to(device)] + (1 - a).sqrt() * noise  # equation (4)
-        c = table(label)[:, None]
-        error = (prior.predict_noise(_laid(z_t), t.to(device), c).float() - noise).square()
+        batch = noised_batch(
+            prior, latents, labels, config.unet_batch, g, label_dropout=config.label_dropout
+        )
+        c = table(batch.given)[:, None]
+        predicted = prior.predict_noise(laid(batch.z), batch.t, c).float()
+        error = (predicted - batch.noise).square()
         if config.min_snr is None:
             return error.mean()
-        snr = a / (1 - a)
+        snr = batch.gamma / (1 - batch.gamma)
         return (snr.clamp(max=config.min_snr) / snr * error).mean()
 
     return loss
@@ -249,7 +229,8 @@ def _latents(
     if file is not None and file.exists():
         latents = load_file(file)["latents"].to(images.device)
     else:
-        latents = _encoded(prior, images, config, progress)
+        batch = 32 if config.latents else 256
+        latents = encoded(prior, images, flip=config.flip, batch=batch, progress=progress)
         if file is not None:
             latents = latents.contiguous()  # as it will be read
             write_bytes(file, to_bytes({"latents": latents}))
@@ -258,24 +239,35 @@ def _latents(
     return latents * prior.scale, labels.repeat(1 + config.flip)
 
 
-def _encoded(
+def encoded(
     prior: LatentDiffusionPrior,
     images: UInt8[Tensor, "N 3 H W"],
-    config: PriorConfig,
+    *,
+    flip: bool,
+    batch: int,
     progress: bool,
 ) -> Float[Tensor, "M c h w"]:
-    """Latents of the images and, with `config.flip`, of their mirror images."""
-    parts, batch = [], 32 if config.latents else 256
+    """Latents of images and, behind them, of their mirror images.
+
+    Args:
+        prior: whose autoencoder encodes.
+        images: bytes.
+        flip: whether the mirror images are encoded.
+        batch: images at a time.
+        progress: show a bar.
+
+    Raises:
+        Interrupted: it was asked to stop.
+    """
+    parts = []
     with stoppable() as stop:
-        for mirrored in (False, True)[: 1 + config.flip]:
+        for mirrored in (False, True)[: 1 + flip]:
             for part in bar(images.split(batch), desc="latents", show=progress):
                 x = part.float() / 255
                 parts.append(prior.encode(x.flip(3) if mirrored else x))
                 # a deadline may wait: else little time would never do
                 if stop.reason and REASONS[stop.reason] != 75:
-                    stop.leave(
-                        "the autoencoder is done and saved, its latents are to be made again"
-                    )
+                    stop.leave("the latents are to be made again; what was done before is saved")
     return torch.cat(parts)
 
 

@@ -11,6 +11,7 @@ from ld3m_min.spaces.base import Space
 from ld3m_min.spaces.build import SPACES, build_space, draw_initial_images
 from ld3m_min.spaces.ddif import DDiFSpace
 from ld3m_min.spaces.fred import FreDSpace
+from ld3m_min.spaces.glad import FeatureSpace, WPlusSpace
 from ld3m_min.spaces.ld3m import LD3MSpace
 from ld3m_min.spaces.pixel import PixelSpace
 
@@ -19,10 +20,12 @@ __all__ = [
     "AutoencoderBytesSpace",
     "AutoencoderSpace",
     "DDiFSpace",
+    "FeatureSpace",
     "FreDSpace",
     "LD3MSpace",
     "PixelSpace",
     "Space",
+    "WPlusSpace",
     "build_space",
     "draw_initial_images",
 ]

@@ -12,6 +12,7 @@ from ld3m_min.backprop import ONE_PASS, Plan, decode_with_plan
 from ld3m_min.config import DistilConfig
 from ld3m_min.errors import InputError
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.spaces.base import Space
 
 AT_ONCE = 64  # images that are encoded together
@@ -41,7 +42,7 @@ class AutoencoderSpace(Space):
         config: DistilConfig,
         images: Float[Tensor, "B 3 H W"],
         labels: Int[Tensor, " B"],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> AutoencoderSpace:
         """The latents of images.
 
@@ -54,7 +55,7 @@ class AutoencoderSpace(Space):
         Returns:
             The space.
         """
-        assert prior is not None
+        assert isinstance(prior, LatentDiffusionPrior)
         return cls(prior, initial_latents(prior, images), plan=config.plan)
 
     @classmethod
@@ -62,7 +63,7 @@ class AutoencoderSpace(Space):
         cls,
         config: DistilConfig,
         state: Mapping[str, Tensor],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> AutoencoderSpace:
         """The space of saved latents.
 
@@ -74,8 +75,14 @@ class AutoencoderSpace(Space):
         Returns:
             The space.
         """
-        assert prior is not None
+        assert isinstance(prior, LatentDiffusionPrior)
         return cls(prior, state["Z"], plan=config.plan)
+
+    @classmethod
+    def shared_weights(cls, prior: AnyPrior) -> list[Tensor]:
+        """Those of the decoder; arguments are those of :class:`Space`."""
+        assert isinstance(prior, LatentDiffusionPrior)
+        return decoder_weights(prior)
 
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """The decoded latents."""
@@ -90,7 +97,7 @@ class AutoencoderBytesSpace(AutoencoderSpace):
     """
 
     @classmethod
-    def per_class(cls, config: DistilConfig, prior: LatentDiffusionPrior | None = None) -> int:
+    def per_class(cls, config: DistilConfig, prior: AnyPrior | None = None) -> int:
         """Codes per class.
 
         Args:
@@ -100,7 +107,7 @@ class AutoencoderBytesSpace(AutoencoderSpace):
         Raises:
             InputError: a code takes more bytes than the images.
         """
-        assert prior is not None
+        assert isinstance(prior, LatentDiffusionPrior)
         return codes_in_bytes(config, prior.latent_channels, prior.factor)
 
 
@@ -124,6 +131,17 @@ def codes_in_bytes(config: DistilConfig, channels: int, factor: int) -> int:
             f"{config.ipc}; raise ipc, or take a prior with smaller latents"
         )
     return room // code
+
+
+def decoder_weights(prior: LatentDiffusionPrior) -> list[Tensor]:
+    """Weights of an autoencoder that latents meet on their way to images, its codebook too.
+
+    Args:
+        prior: whose autoencoder it is.
+    """
+    encodes = ("encoder.", "quant_conv.")
+    named = prior.autoencoder.named_parameters()
+    return [p for name, p in named if not name.startswith(encodes)]
 
 
 @torch.no_grad()

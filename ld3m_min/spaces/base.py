@@ -8,7 +8,7 @@ synthetic image, class by class.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from torch import Tensor
 from ld3m_min.backprop import ONE_PASS, Plan
 from ld3m_min.config import DistilConfig
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 
 
 class Space:
@@ -31,16 +32,25 @@ class Space:
         parameters: name -> leaf tensor that requires grad.
         constants: name -> tensor.
         plan: how gradients pass the generator; may be changed between iterations.
+        rates: learning rate of a parameter as a multiple of the configuration's; 1 where it has
+            none.
+        notes: what a recipe says of the start, JSON-able; empty where there is nothing to say.
         needs_prior: whether a prior makes the images.
+        prior_kind: of which kind it has to be.
+        starts_from_classes: whether the codes start from the prior's classes.
         saves: names of the tensors of :meth:`state`, which a set's folder holds.
         may_lack: those of them that are not always there.
         by_class: those of them that have a row for each class, not for each image; may be bytes.
+        drawn: those of them that the seed of the set draws again.
     """
 
     needs_prior: ClassVar[bool] = True
+    prior_kind: ClassVar[type[AnyPrior]] = LatentDiffusionPrior
+    starts_from_classes: ClassVar[bool] = False
     saves: ClassVar[tuple[str, ...]] = ()
     may_lack: ClassVar[tuple[str, ...]] = ()
     by_class: ClassVar[tuple[str, ...]] = ()
+    drawn: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -54,9 +64,11 @@ class Space:
         self.parameters = {k: _plain(v).requires_grad_() for k, v in parameters.items()}
         self.constants = {k: _plain(v) for k, v in (constants or {}).items()}
         self.plan = plan
+        self.rates: dict[str, float] = {}
+        self.notes: dict[str, Any] = {}
 
     @classmethod
-    def per_class(cls, config: DistilConfig, prior: LatentDiffusionPrior | None = None) -> int:
+    def per_class(cls, config: DistilConfig, prior: AnyPrior | None = None) -> int:
         """Images per class: `config.ipc`, or as many as fit into the storage of so many.
 
         Args:
@@ -74,7 +86,7 @@ class Space:
         config: DistilConfig,
         images: Float[Tensor, "B 3 H W"],
         labels: Int[Tensor, " B"],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> Space:
         """The space of a configuration, starting from real images (section 3.2).
 
@@ -94,7 +106,7 @@ class Space:
         cls,
         config: DistilConfig,
         state: Mapping[str, Tensor],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> Space:
         """The space that gave a saved state, as far as its images go.
 
@@ -108,11 +120,18 @@ class Space:
         """
         raise NotImplementedError
 
+    @classmethod
+    def shared_weights(cls, prior: AnyPrior) -> list[Tensor]:
+        """Weights of the prior that turn saved codes into images: every set needs the same ones.
+
+        Args:
+            prior: of a space that needs one.
+        """
+        raise NotImplementedError
+
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """The images in [0, 1], differentiable in every parameter."""
-        raise TypeError(
-            f"{type(self).__name__} is abstract; use PixelSpace or another one of `SPACES`"
-        )
+        raise TypeError(f"{type(self).__name__} is abstract; use one of ld3m_min.spaces.SPACES")
 
     def begin(self) -> None:
         """What takes long before the first iteration; a run that goes on does it no more."""

@@ -12,11 +12,13 @@ from ld3m_min.config import DistilConfig
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.io.seeds import seeded
-from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
+from ld3m_min.prior.style_gan import StyleGenerator
 from ld3m_min.spaces.autoencoder import AutoencoderBytesSpace, AutoencoderSpace
 from ld3m_min.spaces.base import Space
 from ld3m_min.spaces.ddif import DDiFSpace
 from ld3m_min.spaces.fred import FreDSpace
+from ld3m_min.spaces.glad import FeatureSpace, WPlusSpace
 from ld3m_min.spaces.ld3m import LD3MSpace
 from ld3m_min.spaces.pixel import PixelSpace
 
@@ -28,6 +30,8 @@ SPACES: dict[str, type[Space]] = {
     "fred": FreDSpace,
     "ddif": DDiFSpace,
     "ld3m": LD3MSpace,
+    "glad-w": WPlusSpace,
+    "glad-f": FeatureSpace,
 }
 
 
@@ -75,7 +79,7 @@ def build_space(
     config: DistilConfig,
     images: Float[Tensor, "B 3 H W"],
     labels: Int[Tensor, " B"],
-    prior: LatentDiffusionPrior | None = None,
+    prior: AnyPrior | None = None,
 ) -> Space:
     """The space that a configuration names, starting from the given images.
 
@@ -89,16 +93,37 @@ def build_space(
         The space.
 
     Raises:
-        InputError: there is no prior where one is needed, or it does not fit the images.
+        InputError: there is no prior where one is needed, it is of another kind, or it does not
+            fit the images.
     """
     space = SPACES[config.space]
     if space.needs_prior:
         if prior is None:
             raise InputError(f"space {config.space!r} needs a prior")
-        dtype = next(prior.autoencoder.parameters()).dtype
-        if dtype != images.dtype:
+        check_kind(space, prior, config.space)
+        if prior.dtype != images.dtype:
             raise InputError(
-                f"the prior is {dtype}, the images are {images.dtype}; "
+                f"the prior is {prior.dtype}, the images are {images.dtype}; "
                 f"load it with dtype={images.dtype}"
             )
     return space.build(config, images, labels, prior)
+
+
+def check_kind(space: type[Space], prior: AnyPrior, name: str) -> None:
+    """Refuse a prior of a kind that a space cannot make images with.
+
+    Args:
+        space: the class.
+        prior: that was given or loaded.
+        name: of the space, as configurations know it.
+
+    Raises:
+        InputError: it is of another kind.
+    """
+    if not isinstance(prior, space.prior_kind):
+        example = "style-digits" if space.prior_kind is StyleGenerator else "digits"
+        raise InputError(
+            f"space {name!r} makes images with a {space.prior_kind.__name__}, but the prior "
+            f"{prior.source or ''} is a {type(prior).__name__}; take another prior, such as "
+            f"{example!r}, or another space"
+        )

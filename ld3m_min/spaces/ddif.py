@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from ld3m_min.config import DistilConfig
 from ld3m_min.errors import InputError
 from ld3m_min.io.seeds import seeded
-from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.spaces.base import Space
 
 AT_ONCE = 2**25  # numbers of a hidden layer over images and pixels; more are recomputed in parts
@@ -56,7 +56,7 @@ class DDiFSpace(Space):
             )
 
     @classmethod
-    def per_class(cls, config: DistilConfig, prior: LatentDiffusionPrior | None = None) -> int:
+    def per_class(cls, config: DistilConfig, prior: AnyPrior | None = None) -> int:
         """As many fields as `ipc` images have room for: ipc 3 H W / numbers of a field, downwards.
 
         Args:
@@ -80,7 +80,7 @@ class DDiFSpace(Space):
         config: DistilConfig,
         images: Float[Tensor, "B 3 H W"],
         labels: Int[Tensor, " B"],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> DDiFSpace:
         """Fields drawn at random, which :meth:`begin` brings to the images.
 
@@ -101,7 +101,7 @@ class DDiFSpace(Space):
         cls,
         config: DistilConfig,
         state: Mapping[str, Tensor],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> DDiFSpace:
         """The space of saved fields.
 

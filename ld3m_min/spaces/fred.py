@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ld3m_min.config import DistilConfig
 from ld3m_min.errors import InputError
-from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.spaces.base import Space, is_class_by_class
 
 
@@ -47,7 +47,7 @@ class FreDSpace(Space):
         self._places = places(coefficients, masks, size)
 
     @classmethod
-    def per_class(cls, config: DistilConfig, prior: LatentDiffusionPrior | None = None) -> int:
+    def per_class(cls, config: DistilConfig, prior: AnyPrior | None = None) -> int:
         """As many images as `ipc` have room for: ipc H W / kept, rounded down.
 
         Args:
@@ -65,7 +65,7 @@ class FreDSpace(Space):
         config: DistilConfig,
         images: Float[Tensor, "B 3 H W"],
         labels: Int[Tensor, " B"],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> FreDSpace:
         """The coefficients of images, at the frequencies in which those of their class differ most.
 
@@ -99,7 +99,7 @@ class FreDSpace(Space):
         cls,
         config: DistilConfig,
         state: Mapping[str, Tensor],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> FreDSpace:
         """The space of saved coefficients.
 

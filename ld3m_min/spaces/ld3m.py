@@ -13,8 +13,9 @@ from ld3m_min.config import DistilConfig
 from ld3m_min.errors import InputError
 from ld3m_min.io.seeds import seeded
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.sampler import SamplerConfig, check_codes, timesteps
-from ld3m_min.spaces.autoencoder import initial_latents
+from ld3m_min.spaces.autoencoder import decoder_weights, initial_latents
 from ld3m_min.spaces.base import Space
 
 
@@ -34,6 +35,8 @@ class LD3MSpace(Space):
 
     saves = ("Z", "c", "noise")
     may_lack = ("c",)  # an unconditional prior has none
+    starts_from_classes = True
+    drawn = ("noise",)
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class LD3MSpace(Space):
         config: DistilConfig,
         images: Float[Tensor, "B 3 H W"],
         labels: Int[Tensor, " B"],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> LD3MSpace:
         """The latents of images, and the prior's conditioning of their classes.
 
@@ -77,7 +80,7 @@ class LD3MSpace(Space):
         Raises:
             InputError: the prior has fewer classes, or its codes do not fit the sampler.
         """
-        assert prior is not None
+        assert isinstance(prior, LatentDiffusionPrior)
         Z = initial_latents(prior, images)
         c = None
         if prior.class_embedding is not None:
@@ -107,7 +110,7 @@ class LD3MSpace(Space):
         cls,
         config: DistilConfig,
         state: Mapping[str, Tensor],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> LD3MSpace:
         """The space of saved codes.
 
@@ -119,9 +122,18 @@ class LD3MSpace(Space):
         Returns:
             The space.
         """
-        assert prior is not None
+        assert isinstance(prior, LatentDiffusionPrior)
         Z, c, noise = state["Z"], state.get("c"), state["noise"]
         return cls(prior, Z, c, noise, config.sampler, plan=config.plan)
+
+    @classmethod
+    def shared_weights(cls, prior: AnyPrior) -> list[Tensor]:
+        """Those of the decoder and the denoiser, and the null class; see :class:`Space`."""
+        assert isinstance(prior, LatentDiffusionPrior) and prior.denoiser is not None
+        weights = [*decoder_weights(prior), *prior.denoiser.parameters()]
+        if prior.class_embedding is not None and prior.has_null:
+            weights.append(prior.class_embedding.weight[-1])  # c is each set's own
+        return weights
 
     def images(self, noise: Float[Tensor, "B c h w"] | None = None) -> Float[Tensor, "B 3 H W"]:
         """G(Z, c), the generated images.

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ld3m_min.config import DistilConfig
-from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.spaces.base import Space
 
 
@@ -28,7 +28,7 @@ class PixelSpace(Space):
         config: DistilConfig,
         images: Float[Tensor, "B 3 H W"],
         labels: Int[Tensor, " B"],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> PixelSpace:
         """The images themselves; nothing else is looked at."""
         return cls({"pixels": images})
@@ -38,7 +38,7 @@ class PixelSpace(Space):
         cls,
         config: DistilConfig,
         state: Mapping[str, Tensor],
-        prior: LatentDiffusionPrior | None,
+        prior: AnyPrior | None,
     ) -> PixelSpace:
         """The space of saved pixels.
 

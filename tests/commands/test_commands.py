@@ -8,6 +8,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
 from importlib import import_module
+from types import SimpleNamespace
 
 import docstring_parser
 import pytest
@@ -24,15 +25,17 @@ from ld3m_min.io.values import from_dict
 from ld3m_min.presets import PRESETS, eval_preset, preset
 from ld3m_min.prior.architecture import PriorConfig
 from ld3m_min.prior.classifier import ClassifierConfig
+from ld3m_min.prior.fine_tuning_config import FineTuneConfig
 from ld3m_min.prior.presets import prior_preset
 from ld3m_min.residual import Residual
 from ld3m_min.run import distil
 from ld3m_min.sampler import SamplerConfig
 
 MODULES = {name: import_module(f"ld3m_min.commands.{name.replace('-', '_')}") for name in COMMANDS}
-CONFIGURED = [name for name in COMMANDS if name != "table"]
+# those with a configuration
+CONFIGURED = [n for n in COMMANDS if n not in ("table", "real-images", "select", "systems")]
 DISTILLING = ["distil", "experts", "plan", "rate-search"]  # those with a DistilConfig
-KINDS = {"evaluate": EvalConfig, "train-prior": PriorConfig}
+KINDS = {"evaluate": EvalConfig, "train-prior": PriorConfig, "fine-tune": FineTuneConfig}
 EXAMPLE = (
     "cpu --sampler.steps 20 --sampler.guidance-scale 2 --sampler.residual.into mean "
     "--mtt.max-start-epoch 3"
@@ -191,10 +194,12 @@ def test_a_file_is_a_preset_with_changes_and_options_win(tmp_path):
 @pytest.mark.parametrize("name", CONFIGURED)
 @pytest.mark.parametrize("changes", ["", "changed"])
 def test_a_dry_run_reads_back_equal(name, changes, words_of, tmp_path):
-    first = {"train-prior": "imagenette-128-smoke"}.get(name, "smoke")
+    others = {"train-prior": "imagenette-128-smoke", "fine-tune": "control-imagenette-64"}
+    first = others.get(name, "smoke")
     more = {
         "evaluate": "--lr.ConvNet 0.3 --split validation",
         "train-prior": "--snapshots 1 --classifier.steps 3 --vae-lr 1e-9",
+        "fine-tune": "--criteria --classifier.steps 3 --lr 1e-9",
     }.get(name, "--space autoencoder --plan.precision bfloat16 --mtt.lr-lr 1e-9 --ipc 3")
     words = [first, *words_of(name), *(more.split() if changes else [])]
     text, code = printed(name, *words, "--dry-run")
@@ -208,7 +213,7 @@ def test_a_dry_run_reads_back_equal(name, changes, words_of, tmp_path):
 
 def test_a_dry_run_does_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("distil", "experts", "train-prior", "rate-search", "plan"):
+    for name in ("distil", "experts", "train-prior", "fine-tune", "rate-search", "plan"):
         assert printed(name, "--device", "cuda:99", "--dry-run")[1] == 0
     assert not list(tmp_path.iterdir())
 
@@ -365,6 +370,7 @@ def test_the_list_of_commands_needs_no_library():
     [
         ("distil huge", "unknown preset 'huge'; choose smoke, cpu"),
         ("train-prior huge", "unknown prior preset 'huge'; choose digits"),
+        ("fine-tune huge", "unknown fine-tuning preset 'huge'; choose minimax-digits"),
         ("distil cpu --ipc 0", "--ipc must be at least 1, not 0"),
         ("distil cpu --sampler.residual.into all", "--sampler.residual.into='all' is unknown"),
         ("distil cpu --mtt.max-start-epoch 7", "--mtt.max-start-epoch 7 + --mtt.expert-epochs 2"),
@@ -473,6 +479,7 @@ def test_a_command_does_what_was_asked(digits, tmp_path, monkeypatch):
 
     def fake(config, **options):
         seen.update(options, config=config)
+        return SimpleNamespace(labels=range(20))
 
     monkeypatch.setattr(distil_module, "distil", fake)
     monkeypatch.setattr(

@@ -3,14 +3,21 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 from ld3m_min.experiments import grids, running, tables
 from ld3m_min.experiments import records as results
 from ld3m_min.presets import eval_preset, preset
-from ld3m_min.residual import PAPER_RESIDUAL
+from ld3m_min.prior import LatentDiffusionPrior
+from ld3m_min.prior.presets import prior_preset
+from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
 from ld3m_min.run import random_real
+from ld3m_min.sampler import SamplerConfig, generate_latents
+from ld3m_min.storage import Storage
+from ld3m_min.systems import SYSTEMS
 
 
 def run_cli(*words, cwd):
@@ -50,6 +57,7 @@ def test_a_cell_becomes_a_record_becomes_a_row(digits, tmp_path):
         "95 % interval",
         "ConvNet",
         "AlexNet",
+        *tables.BYTES,
     ]
     assert tables.table(found, "digits", "cpu").empty
     assert tables.cell_set(cell, tmp_path / "runs").ipc == 1
@@ -151,6 +159,7 @@ def test_variants_change_what_they_say():
     assert (
         base.sampler.steps == 10
         and base.sampler.residual == PAPER_RESIDUAL
+        and base.sampler.eta == 1
         and base.prior == "imagenette-128"
     )
     assert [config(f"T{n}").sampler.steps for n in (5, 20, 40, 80)] == [5, 20, 40, 80]
@@ -160,7 +169,52 @@ def test_variants_change_what_they_say():
     assert z_only.learn_z and not z_only.learn_c and z_only.sampler.residual == PAPER_RESIDUAL
     assert config("prior-5k").prior == "imagenette-128-5k"
     assert config("256px").size == 256 and config("256px").sampler.steps == 20
-    assert config("random-prior") == base
+    assert all(config(v) == base for v in grids.RANDOM_PRIORS)  # `load_prior` draws their weights
+    assert replace(config("other-prior"), prior=base.prior) == base
+    assert prior_preset(config("other-prior").prior).dataset == "letters"
+    code = grids.Cell("imagenette", "nette", "ld3m-code", "MTT", 1).config().sampler
+    assert code.residual == PUBLIC_RESIDUAL and code.eta == 0
+
+
+def test_the_preset_paper_is_the_paper_and_reference_the_public_code():
+    paper, reference = preset("paper", size=256).sampler, preset("reference").sampler
+    assert (paper.residual, paper.eta, paper.steps) == (PAPER_RESIDUAL, 1, 20)
+    assert preset("paper").sampler == replace(paper, steps=10)
+    assert (reference.residual, reference.eta) == (PUBLIC_RESIDUAL, 0)
+
+
+def test_random_priors_of_a_cell_are_what_they_say(digits):
+    """Zero output is the autoencoder alone; the others draw the denoiser, or all, by the seed."""
+    trained = LatentDiffusionPrior.from_pretrained("digits")
+    x = digits.train.float()[:2]
+    Z = trained.encode(x)
+    c, noise = trained.class_conditioning(torch.arange(2)), torch.randn_like(Z)
+
+    def cell(variant, seed=0):
+        return grids.Cell("digits", "smoke", "ld3m-code", "DC", 1, seed, variant).load_prior()
+
+    def made(prior):
+        return generate_latents(prior, Z, c, noise, SamplerConfig(steps=2))
+
+    zero, true, whole = (cell(v) for v in grids.RANDOM_PRIORS)
+    assert torch.allclose(made(zero), float(trained.alpha_bar[0]) ** 0.5 * Z, atol=1e-5)
+    assert (made(true) - made(zero)).norm() > 0.01 * made(zero).norm()
+    assert not torch.allclose(made(true), made(cell("")), atol=1e-2)
+    assert torch.equal(true.encode(x), Z) and torch.equal(zero.encode(x), Z)
+    assert not torch.allclose(whole.encode(x), Z, atol=1e-2)
+    again, other = (cell("random-prior-true", seed) for seed in (0, 1))
+    assert again.digest == true.digest != other.digest
+    assert all(p.source is None for p in (zero, true, whole))  # no file holds them
+
+
+def test_grid_of_priors_varies_the_prior_alone():
+    cells = grids.grid("digits-priors")
+    assert {c.variant for c in cells} == {*grids.RANDOM_PRIORS, "other-prior"}
+    for c in cells:
+        own = replace(c, variant="").config()
+        assert replace(c.config(), prior=own.prior) == own and own.prior == "digits"
+        assert c.dataset == "digits" and c.ipc == 1
+    assert [replace(c, preset="cpu") for c in grids.grid("digits-priors-smoke")] == cells
 
 
 @pytest.mark.parametrize("number, rows", [(1, 90), (2, 36), (3, 42), (4, 20)])
@@ -187,3 +241,94 @@ def test_random_sets_of_two_seeds_have_none_in_common(digits, monkeypatch):
         running._draw(config, digits, 4, "cpu")
         drawn[seed] = {c.seed for c in asked}
     assert drawn[0] == {0, 1, 2, 3} and not drawn[0] & drawn[1]
+
+
+CHOSEN = [name for name, system in SYSTEMS.items() if system.how == "chosen"]
+
+
+@pytest.fixture(scope="module")
+def chosen(digits, tmp_path_factory):
+    """Records of every system that chooses real images, by name."""
+    folder = tmp_path_factory.mktemp("chosen")
+    return {
+        name: running.make_record(
+            grids.Cell("digits", "smoke", name, "none", 1),
+            digits,
+            records=folder / "records",
+            runs=folder / "runs",
+            progress=False,
+            architectures=("ConvNet",),
+        )
+        for name in CHOSEN
+    }
+
+
+def test_every_choice_becomes_a_record_that_states_its_bytes(chosen):
+    for name, record in chosen.items():
+        found = Storage(**record["bytes"])
+        assert found.shared == 0 and found.labels == 8 * found.count and found.classes == 10
+        assert found.codes == {"pixels": 4 * 3 * 32 * 32 * found.count}
+        assert found.images["PNG"] > found.images["WebP"] > 0
+        said = record["selection"]
+        assert (said is None) == (name == "random") or said["method"] == name
+        assert said is None or "positions" not in said
+    compressed = Storage(**chosen["webp"]["bytes"])
+    assert compressed.files == {"WebP 50": sum(chosen["webp"]["selection"]["bytes"])}
+    assert compressed.count == sum(chosen["webp"]["selection"]["images"]) > 100
+
+
+def test_a_table_says_bytes_and_older_records_do_not(chosen):
+    old = {k: v for k, v in chosen["random"].items() if k not in ("bytes", "selection")}
+    frame = tables.table([old, *chosen.values()], "digits", "smoke")
+    assert list(frame.columns[-4:]) == list(tables.BYTES) and len(frame) == len(chosen) + 1
+    assert frame.iloc[0][list(tables.BYTES)].tolist() == ["–"] * 4
+    assert frame.index[0][2] == frame.index[1][2] == "random real images"
+    rows = frame.iloc[1:].reset_index().set_index("space")
+    assert [s.label for s in map(SYSTEMS.get, chosen)] == list(rows.index)
+    compressed = rows.loc[SYSTEMS["webp"].label]
+    used = chosen["webp"]["selection"]
+    assert compressed["kept as"] == "WebP 50" and compressed["shared bytes"] == 0
+    assert compressed["bytes a class"] == round(sum(used["bytes"]) / 10) <= 3 * 32 * 32
+    assert float(compressed["images a class"]) == sum(used["images"]) / 10
+    plain = rows.loc["random real images"]
+    assert plain["images a class"] == "1" and plain["kept as"] == "lossless WebP"
+    assert tables.table([old], "digits", "smoke")["bytes a class"].tolist() == ["–"]
+    assert "–" in tables.table(results.load_records()).to_string()  # those of the project
+
+
+def test_a_record_of_codes_states_what_is_shared(digits, tiny_prior, tmp_path):
+    cell = grids.Cell("digits", "smoke", "ld3m-paper", "DM", 1)
+    record = running.make_record(
+        cell,
+        digits,
+        records=tmp_path / "records",
+        runs=tmp_path / "runs",
+        prior=tiny_prior,
+        progress=False,
+        architectures=("ConvNet",),
+    )
+    found = tables.cell_set(cell, tmp_path / "runs").storage()
+    assert Storage(**record["bytes"]) == found and found.shared == record["prior"]["bytes"] > 0
+    row = tables.table([record], "digits", "smoke").iloc[0]
+    assert row["kept as"] == found.smallest.form and row["shared bytes"] == found.smallest.shared
+    assert record["selection"] is None
+
+
+def test_a_mean_of_more_than_one_is_refused_before_any_work(digits, tmp_path):
+    cell = grids.Cell("digits", "smoke", "class-mean", "none", 2)
+    with pytest.raises(ValueError, match=r"class-mean has one image per class, .* not ipc = 2"):
+        running.make_record(cell, digits, records=tmp_path / "r", runs=tmp_path / "runs")
+    assert not (tmp_path / "r").exists() and not (tmp_path / "runs").exists()
+
+
+def test_any_system_may_be_the_baseline_of_a_comparison(chosen):
+    def with_values(record, *values, **cell):
+        return record | {"accuracies": {"AlexNet": values}, "cell": record["cell"] | cell}
+
+    base = with_values(chosen["webp"], 0.2, 0.3)
+    ours = with_values(chosen["webp"], 0.5, 0.4, space="ld3m-code", algorithm="DM")
+    frame = tables.comparisons([base, ours], "webp", "digits", "smoke")
+    assert frame["difference"].tolist() == pytest.approx([20.0])
+    pixels = with_values(chosen["webp"], 0.1, 0.2, space="pixel", algorithm="DM")
+    frame = tables.comparisons([pixels, ours], "pixel", "digits", "smoke")
+    assert frame["difference"].tolist() == pytest.approx([30.0])

@@ -9,7 +9,6 @@ from ld3m_min.backprop import AUTO, Plan
 from ld3m_min.errors import InputError
 from ld3m_min.planner import engine
 from ld3m_min.presets import preset
-from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.run import distil
 from ld3m_min.synthetic import SyntheticSet
 
@@ -95,21 +94,3 @@ def test_a_run_says_which_engine_it_had_and_goes_on_with_another(
     assert not made.recipe["plan"]["probe"] and made.recipe["config"]["plan"]["probe"]
     loaded = SyntheticSet.load(tmp_path / "set")
     assert torch.equal(loaded.regenerate(tiny_prior), made.images())
-
-
-def test_a_small_denoiser_in_bfloat16_attends_by_plain_products(tiny_prior):
-    from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-
-    from ld3m_min.engines import Prepared
-
-    prior = LatentDiffusionPrior.from_pretrained("digits")
-    z, c = torch.zeros(2, prior.latent_channels, 8, 8), prior.class_conditioning(torch.arange(2))
-    t = torch.full((2,), 500)
-    low = Prepared(prior, Plan(precision="bfloat16"))
-    kinds = {type(p) for p in low.copies[-1].attn_processors.values()}
-    assert AttnProcessor in kinds and AttnProcessor2_0 not in kinds
-    found, wanted = low.predict_noise(z, t, c), prior.predict_noise(z, t, c)
-    assert (found - wanted).norm() < 0.05 * wanted.norm()
-    own = {type(p) for p in prior.denoiser.attn_processors.values()}
-    assert AttnProcessor2_0 in own, "the prior's own network is as it was"
-    assert own - {AttnProcessor2_0} == kinds - {AttnProcessor}

@@ -1,0 +1,198 @@
+"""What real images are worth: accuracy after training on n of each class, and on all of them.
+
+A distilled set is judged between two ends: as many real images drawn at random, and the whole
+training split, the ceiling. In between the curve says how many real images a set is worth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ld3m_min.config import ARCHITECTURES, EvalConfig
+from ld3m_min.coresets import select
+from ld3m_min.data.splits import DataSplits
+from ld3m_min.errors import InputError
+from ld3m_min.evaluate.cross_architecture import EvalResult, Trainable, evaluate
+from ld3m_min.experiments.grids import RECORDS, RUNS
+from ld3m_min.io.digests import digest
+from ld3m_min.io.environment import environment
+from ld3m_min.io.files import read_json, write_json
+from ld3m_min.io.progress import bar
+from ld3m_min.io.stop import stoppable
+from ld3m_min.presets import eval_preset
+
+COUNTS = (1, 2, 5, 10, 20, 50, 100, 0)  # real images of each class; 0 is all of them
+BATCH = 32  # images of a step, from where on a set is larger than that
+FEWEST = 15  # epochs
+
+
+@dataclass(frozen=True)
+class WholeSplit:
+    """The training split as a set, for :func:`~ld3m_min.evaluate.cross_architecture.evaluate`.
+
+    Attributes:
+        data: whose training split is meant.
+    """
+
+    data: DataSplits
+
+    @property
+    def labels(self) -> Int[Tensor, " B"]:
+        """Class numbers."""
+        return self.data.train.labels
+
+    def images(self) -> Float[Tensor, "B 3 H W"]:
+        """In [0, 1]."""
+        return self.data.train.float()
+
+
+def protocol_for(base: EvalConfig, images: int, classes: int) -> EvalConfig:
+    """The evaluation of a larger set: fewer epochs, of more steps.
+
+    The epochs fall with the square root of the images per class, so that the steps rise with it;
+    the averaging of weights keeps its share of them.
+
+    Args:
+        base: of one image per class.
+        images: in the set.
+        classes: in the set.
+    """
+    epochs = max(FEWEST, round(base.epochs / math.sqrt(images / classes)))
+    epochs = min(epochs, base.epochs)
+    ema = 1 - min(1.0, (1 - base.ema) * base.epochs / epochs)
+    return replace(base, epochs=epochs, batch=min(BATCH, images), ema=ema)
+
+
+def measure(
+    name: str,
+    data: DataSplits,
+    *,
+    counts: Sequence[int] = COUNTS,
+    seeds: int = 3,
+    records: str | Path = RECORDS,
+    runs: str | Path = RUNS,
+    device: str = "cpu",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train the tables' networks on random real images, and on all of them.
+
+    The record `real-<data>-<preset>.json` grows set by set, and a set keeps its trainings below
+    `runs`: stopped, the same call goes on. Each seed draws other images and gets one training of
+    each network; of all images there is one set, with a training for each seed.
+
+    Args:
+        name: of the preset, whose evaluation is meant.
+        data: its training split is trained on, its test split read.
+        counts: real images of each class; 0 for all.
+        seeds: how many sets of each count.
+        records: where the record is.
+        runs: where trainings are kept.
+        device: where the work is done.
+        progress: show a bar.
+
+    Returns:
+        The record.
+
+    Raises:
+        Interrupted: it was asked to stop; what was measured is in the record.
+    """
+    file = Path(records) / f"real-{data.name}-{name}.json"
+    record: dict[str, Any] = {"schema": 1, "real": name, "dataset": data.name}
+    record |= {"classes": list(data.classes), "points": []}
+    if file.exists():
+        record = read_json(file)
+    base, data = eval_preset(name), data.to(device)
+    content = {"train": data.train.digest, "test": data.test.digest}
+    wanted = [(n, seed) for n in counts for seed in range(seeds)]
+    for n, seed in bar(wanted, desc="real images", show=progress):
+        images = n * len(data.classes) or len(data.train)
+        protocol = replace(protocol_for(base, images, len(data.classes)), repeats=1)
+        key = digest([n, seed, asdict(protocol), content])
+        if key in [p["key"] for p in record["points"]]:
+            continue
+        with stoppable() as stop:
+            if stop.reason:
+                stop.leave(f"{len(record['points'])} sets are measured")
+        chosen: Trainable = WholeSplit(data) if n == 0 else select(data, n, "random", seed=seed)
+        found = evaluate(
+            chosen,
+            data,
+            ARCHITECTURES,
+            config=protocol,
+            seed=seed,
+            out=Path(runs) / file.stem / key[:16],
+            progress=progress,
+        )
+        accuracies = {a: v[0] if math.isfinite(v[0]) else None for a, v in found.accuracies.items()}
+        point = {"key": key, "per_class": n, "images": images, "seed": seed}
+        record["points"].append(point | {"epochs": protocol.epochs, "accuracies": accuracies})
+        write_json(file, record | {"evaluation": asdict(base), "environment": environment(device)})
+    return record
+
+
+def worth(record: Mapping[str, Any], accuracy: float) -> float:
+    """How many random real images of each class give an accuracy, by the curve of a record.
+
+    Between two counts the accuracy is taken to rise with the logarithm of the count.
+
+    Args:
+        record: of :func:`measure`.
+        accuracy: mean of the unseen networks, a fraction.
+
+    Returns:
+        A number of images, not a whole one; NaN below the curve, infinity above it.
+
+    Raises:
+        InputError: the record has fewer than two counts.
+    """
+    known = curve(record)
+    counts = sorted(n for n in known if n > 0)
+    if len(counts) < 2:
+        raise InputError("the record of real images has fewer than two counts; measure more")
+    means = np.maximum.accumulate([known[n].mean() for n in counts])  # it can only rise
+    if accuracy < means[0]:
+        return math.nan
+    if accuracy > means[-1]:
+        return math.inf
+    return float(np.exp(np.interp(accuracy, means, np.log(counts))))
+
+
+def curve(record: Mapping[str, Any]) -> dict[int, EvalResult]:
+    """The accuracies of a record, by real images per class; 0 is all of them.
+
+    Args:
+        record: of :func:`measure`. A training that diverged counts as chance.
+    """
+    found: dict[int, EvalResult] = {}
+    chance = 1 / len(record["classes"])
+    for n in dict.fromkeys(p["per_class"] for p in record["points"]):
+        points = [p for p in record["points"] if p["per_class"] == n]
+        values = {
+            a: tuple(chance if p["accuracies"][a] is None else p["accuracies"][a] for p in points)
+            for a in points[0]["accuracies"]
+        }
+        found[n] = EvalResult(values, "test")
+    return found
+
+
+def ceiling(record: Mapping[str, Any]) -> EvalResult:
+    """Accuracies after training on all real images.
+
+    Args:
+        record: of :func:`measure`.
+
+    Raises:
+        InputError: it was not measured.
+    """
+    known = curve(record)
+    if 0 not in known:
+        raise InputError("training on all real images is not in the record; measure count 0")
+    return known[0]

@@ -1,0 +1,40 @@
+"""A prior of whatever kind, by its name, folder or hub id (sections 2.2 and 2.3)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import torch
+
+from ld3m_min.io.files import read_json
+from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.saving import STYLE
+from ld3m_min.prior.style_gan import StyleGenerator
+from ld3m_min.prior.weights import find_prior
+
+AnyPrior: TypeAlias = LatentDiffusionPrior | StyleGenerator
+
+
+def load_prior(
+    path_or_id: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    classes: Iterable[object] = (),
+) -> AnyPrior:
+    """The prior that a name stands for: the file says of which kind it is.
+
+    Args:
+        path_or_id: as of the `from_pretrained` of both kinds.
+        device: where its networks are to be.
+        classes: class names, for a pipeline of diffusers.
+
+    Raises:
+        FileNotFoundError: there is no such prior.
+        InputError: it is damaged, or something else.
+    """
+    index = read_json(find_prior(path_or_id).folder / "model_index.json")
+    if isinstance(index, dict) and index.get("_class_name") == STYLE:
+        return StyleGenerator.from_pretrained(path_or_id, device=device)
+    return LatentDiffusionPrior.from_pretrained(path_or_id, device=device, classes=classes)

@@ -1,0 +1,113 @@
+"""What real images are worth: a curve of random real images, and the ceiling."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ld3m_min.commands import parsed
+from ld3m_min.config import EvalConfig
+from ld3m_min.errors import InputError
+from ld3m_min.experiments.real_images import (
+    WholeSplit,
+    ceiling,
+    curve,
+    measure,
+    protocol_for,
+    worth,
+)
+from ld3m_min.io import stop as signals
+from ld3m_min.io.files import read_json
+
+
+def made_up(values, classes=10):
+    points = [
+        {"per_class": n, "seed": s, "accuracies": {"ConvNet": 0.99, "A": v, "B": v}}
+        for n, accuracies in values.items()
+        for s, v in enumerate(accuracies)
+    ]
+    return {"classes": [str(i) for i in range(classes)], "points": points}
+
+
+def test_worth_is_read_off_the_curve_by_the_unseen_networks():
+    record = made_up({1: [0.1, 0.3], 10: [0.4, 0.6], 100: [0.8, 0.8], 0: [0.9]})
+    assert worth(record, 0.2) == pytest.approx(1) and worth(record, 0.5) == pytest.approx(10)
+    assert worth(record, 0.35) == pytest.approx(math.sqrt(10)), "half way in the logarithm"
+    assert math.isnan(worth(record, 0.19)) and worth(record, 0.85) == math.inf
+    assert ceiling(record).mean() == pytest.approx(0.9)
+
+
+def test_a_curve_that_falls_is_taken_as_level():
+    record = made_up({1: [0.3], 2: [0.2], 4: [0.5]})
+    assert 2 < worth(record, 0.4) < 4 and worth(record, 0.3) <= 2
+
+
+def test_a_training_that_diverged_counts_as_chance():
+    record = made_up({1: [None, 0.5], 2: [0.6, 0.6]}, classes=5)
+    assert curve(record)[1].values("A").tolist() == [0.2, 0.5]
+
+
+def test_what_is_not_there_is_said():
+    with pytest.raises(InputError, match="fewer than two counts"):
+        worth(made_up({1: [0.1]}), 0.1)
+    with pytest.raises(InputError, match="all real images is not in the record"):
+        ceiling(made_up({1: [0.1]}))
+
+
+def test_larger_sets_get_fewer_epochs_and_more_steps():
+    base = EvalConfig(epochs=150, ema=0.967)
+    one, ten, all_of_them = (protocol_for(base, n, 10) for n in (10, 100, 10_000))
+    assert replace(one, batch=base.batch, ema=base.ema) == base and one.ema == pytest.approx(0.967)
+    assert ten.epochs == 47 and all_of_them.epochs == 15 and all_of_them.batch == 32
+    steps = [p.epochs * math.ceil(n / p.batch) for p, n in ((one, 10), (ten, 100))]
+    assert steps[0] < steps[1] < all_of_them.epochs * math.ceil(10_000 / 32)
+    for p in (ten, all_of_them):
+        assert (1 - p.ema) * p.epochs == pytest.approx((1 - base.ema) * base.epochs)
+
+
+def test_the_record_grows_and_goes_on(digits, tmp_path):
+    whole = digits.train
+    train = replace(whole, images=whole.images[:120], labels=whole.labels[:120])
+    few = replace(digits, train=train)
+    arguments = {"records": tmp_path, "runs": tmp_path, "seeds": 1, "progress": False}
+    record = measure("smoke", few, counts=(1,), **arguments)
+    assert len(record["points"]) == 1 and record["points"][0]["images"] == 10
+    signals.stop_after(0)
+    try:
+        with pytest.raises(signals.Interrupted, match="1 sets are measured"):
+            measure("smoke", few, counts=(1, 0), **arguments)
+    finally:
+        signals.stop_after(None)
+    again = measure("smoke", few, counts=(1, 0), **arguments)
+    assert again["points"][:1] == record["points"] and again["points"][1]["images"] == 120
+    kept = read_json(tmp_path / "real-digits-smoke.json")
+    assert kept["points"] == again["points"] and set(curve(kept)) == {1, 0}
+    assert 0 <= ceiling(kept).mean() <= 1
+
+
+def test_the_whole_split_is_a_set(digits):
+    whole = WholeSplit(digits)
+    assert torch.equal(whole.labels, digits.train.labels)
+    assert whole.images().shape == (len(digits.train), 3, 32, 32) and whole.images().max() <= 1
+
+
+def test_the_command_prints_the_curve(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "real-images",
+        "--preset",
+        "smoke",
+        "--counts",
+        "1",
+        "2",
+        "--seeds",
+        "1",
+        "--records",
+        "here",
+    ]
+    parsed(words)()
+    said = capsys.readouterr().out
+    assert "1 of each class" in said and "2 of each class" in said
+    points = read_json(tmp_path / "here" / "real-digits-smoke.json")["points"]
+    assert {p["per_class"] for p in points} == {1, 2}
