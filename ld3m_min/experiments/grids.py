@@ -1,11 +1,13 @@
 """The grids of section 4.2: their cells, what each distils, and the command of its record.
 
-"digits" is the test of the claim on a laptop; "digits-priors" has other priors for it (table 3).
+"digits" is the first test of the claim on a laptop; "evidence" has every system on digits, in
+several distillations, and the grids after it vary one thing each.
 "photos" is the paper's column of table 1 at 64 px, made on two CPU cores; the grids after it vary
 one thing each: what is learned (table 4), time steps (figures 4 and 5), the training of the prior,
 ten images per class. "imagenette" is the paper's column at 128 px, for a GPU, followed by the same
-variations, random priors (table 3), and 256 px. Each of these has a twin "...-smoke" of two
-iterations, which shows on a CPU that its commands run, and measures nothing.
+variations, random priors (table 3), and 256 px. These have a twin "...-smoke" of two
+iterations, which shows on a CPU that its commands run, and measures nothing; "smoke" is that for
+the digits.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from ld3m_min.prior.weights import SHIPPED
 from ld3m_min.residual import NO_RESIDUAL
 from ld3m_min.sampler import SamplerConfig
 from ld3m_min.spaces.build import SPACES
-from ld3m_min.systems import SYSTEMS, System
+from ld3m_min.systems import LEARNED, SYSTEMS, System
 
 PROJECT = Path(__file__).resolve().parents[2]  # the checkout; an installed package has none
 HOME = PROJECT if (PROJECT / "book" / "_data").is_dir() else Path()
@@ -220,20 +222,57 @@ def _grid(dataset: str, preset: str, ipc1: Iterable[str], ipc10: Iterable[str] =
     return cells
 
 
-def _digits_priors(preset: str) -> list[Cell]:
-    """Table 3 on digits: priors that know nothing, and one of another domain.
+def _evidence(preset: str) -> dict[str, list[Cell]]:
+    """The grids of the digits, in the order in which they are to be made.
 
-    The digits' own prior is the grid of the digits.
+    Every system with one image per class, the primary comparisons first; then what is learned
+    (table 4), time steps (figures 4 and 5), priors (table 3), and ten images per class. Systems
+    that know no seed have one cell.
 
     Args:
         preset: of the cells.
     """
-    return [
-        Cell("digits", preset, space, algorithm, 1, variant=variant)
-        for algorithm in ("DC", "DM")
-        for space in ("ld3m-paper", "ld3m-code")
-        for variant in (*RANDOM_PRIORS, "other-prior")
-    ]
+
+    def cells(
+        space: str, algorithm: str = "none", ipc: int = 1, variant: str = "", seeds: int = 8
+    ) -> list[Cell]:
+        seeds = 1 if space in ("herding", "class-mean") else seeds
+        return [
+            Cell("digits", preset, space, algorithm, ipc, seed, variant) for seed in range(seeds)
+        ]
+
+    def by_seed(*parts: list[Cell]) -> list[Cell]:
+        return sorted((cell for part in parts for cell in part), key=lambda cell: cell.seed)
+
+    both = ("ld3m-paper", "ld3m-code")
+    primary = ("autoencoder", *both)
+    learned = [(name, algorithm) for algorithm in ("DM", "DC", "MTT") for name in LEARNED]
+    given = [name for name, system in SYSTEMS.items() if system.how != "learned"]
+    first = by_seed(*(cells(name, "DM") for name in primary))
+    rest = [cells(name) for name in given]
+    rest += [cells(*pair) for pair in learned if pair not in [(name, "DM") for name in primary]]
+    priors = [*RANDOM_PRIORS, "other-prior", "minimax-prior", "control-prior"]
+    ten = by_seed(
+        cells("random", ipc=10, seeds=6),
+        *(cells(name, "DM", 10, seeds=6) for name in ("pixel", *primary)),
+    )
+    return {
+        "evidence": first + by_seed(*rest),
+        "evidence-ablation": by_seed(
+            *(
+                cells(name, "DM", variant=variant)
+                for name in both
+                for variant in ("z-only", "c-only", "no-residual")
+            )
+        ),
+        "evidence-steps": by_seed(
+            *(cells("ld3m-paper", "DM", variant=f"T{n}", seeds=6) for n in (5, 20, 40, 80))
+        ),
+        "evidence-priors": by_seed(
+            *(cells(name, "DM", variant=v, seeds=6) for name in both for v in priors)
+        ),
+        "evidence-ipc10": ten,
+    }
 
 
 def _photos(preset: str, end: str = "") -> dict[str, list[Cell]]:
@@ -316,14 +355,17 @@ def _nette(preset: str, end: str = "") -> dict[str, list[Cell]]:
 
 GRIDS = {
     "digits": _grid("digits", "cpu", ("DC", "DM", "MTT"), ("DM",)),
-    "digits-priors": _digits_priors("cpu"),
+    **_evidence("evidence"),
     **_photos("photos"),
     **_nette("nette"),
+    # a cell of every system, and of every algorithm with LD3M
     "smoke": [
-        *_grid("digits", "smoke", ("DC", "DM", "MTT")),
-        Cell("digits", "smoke", "random", "none", 10),
+        *(
+            Cell("digits", "smoke", name, "DM" if system.how == "learned" else "none", 1)
+            for name, system in SYSTEMS.items()
+        ),
+        *(Cell("digits", "smoke", "ld3m-code", algorithm, 1) for algorithm in ("DC", "MTT")),
     ],
-    "digits-priors-smoke": _digits_priors("smoke"),
     **_photos("photos-smoke", "-smoke"),
     **_nette("nette-smoke", "-smoke"),
 }

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ld3m_min.config import ALGORITHMS
 from ld3m_min.experiments import grids, running, tables
 from ld3m_min.experiments import records as results
 from ld3m_min.presets import eval_preset, preset
@@ -17,7 +18,7 @@ from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
 from ld3m_min.run import random_real
 from ld3m_min.sampler import SamplerConfig, generate_latents
 from ld3m_min.storage import Storage
-from ld3m_min.systems import SYSTEMS
+from ld3m_min.systems import LEARNED, SYSTEMS
 
 
 def run_cli(*words, cwd):
@@ -66,7 +67,7 @@ def test_a_cell_becomes_a_record_becomes_a_row(digits, tmp_path):
 def test_committed_records_are_whole(tmp_path, monkeypatch):
     """Each committed record belongs to the grid and names its protocol.
 
-    It holds five repeats of five networks.
+    It holds the protocol's repeats of five networks.
     """
     monkeypatch.chdir(tmp_path)  # records are the project's, wherever one stands
     assert len(results.load_records()) >= 14 and len(tables.paper_table(1))
@@ -74,7 +75,7 @@ def test_committed_records_are_whole(tmp_path, monkeypatch):
         cell = grids.Cell(**record["cell"])
         assert any(cell in grids.grid(g) for g in grids.MEASURED)
         assert len(record["accuracies"]) == 5 and all(
-            len(v) == 5 for v in record["accuracies"].values()
+            len(v) == record["evaluation"]["repeats"] for v in record["accuracies"].values()
         )
         splits = {"digits": (1000, 297, 500), "imagenette": (11605, 1289, 500)}[cell.dataset]
         assert record["split"] == "test" and tuple(record["data"]["splits"].values()) == splits
@@ -114,9 +115,7 @@ def test_names_are_unique_and_commands_lead_back():
         for cell in cells:
             words = cell.command.split()
             assert words[words.index("--only") + 1] == cell.name
-            assert (words[words.index("--grid") + 1] if "--grid" in words else "digits") == (
-                name if name != "smoke" else "smoke"
-            )
+            assert (words[words.index("--grid") + 1] if "--grid" in words else "digits") == name
 
 
 def test_missing_names_the_prior_first_and_only_where_it_is_missing(tmp_path, monkeypatch):
@@ -207,14 +206,27 @@ def test_random_priors_of_a_cell_are_what_they_say(digits):
     assert all(p.source is None for p in (zero, true, whole))  # no file holds them
 
 
+def test_evidence_has_every_system_in_eight_distillations():
+    cells = grids.grid("evidence")
+    learned = {(c.space, c.algorithm) for c in cells if c.system.how == "learned"}
+    assert learned == {(name, a) for name in LEARNED for a in ALGORITHMS}
+    assert {c.space for c in cells} == set(SYSTEMS)
+    for one in {(c.space, c.algorithm) for c in cells}:
+        seeds = [c.seed for c in cells if (c.space, c.algorithm) == one]
+        assert seeds == ([0] if one[0] in ("herding", "class-mean") else list(range(8)))
+    primary = {(name, "DM") for name in ("autoencoder", "ld3m-paper", "ld3m-code")}
+    assert {(c.space, c.algorithm) for c in cells[:24]} == primary  # first, seed by seed
+    assert [c.seed for c in cells[:24]] == sorted(list(range(8)) * 3)
+
+
 def test_grid_of_priors_varies_the_prior_alone():
-    cells = grids.grid("digits-priors")
-    assert {c.variant for c in cells} == {*grids.RANDOM_PRIORS, "other-prior"}
+    cells = grids.grid("evidence-priors")
+    tuned = {f"{kind}-prior" for kind in ("minimax", "control")}
+    assert {c.variant for c in cells} == {*grids.RANDOM_PRIORS, "other-prior"} | tuned
     for c in cells:
         own = replace(c, variant="").config()
         assert replace(c.config(), prior=own.prior) == own and own.prior == "digits"
         assert c.dataset == "digits" and c.ipc == 1
-    assert [replace(c, preset="cpu") for c in grids.grid("digits-priors-smoke")] == cells
 
 
 @pytest.mark.parametrize("number, rows", [(1, 90), (2, 36), (3, 42), (4, 20)])
