@@ -2,15 +2,16 @@
 
 The distillation is the unit, known by its seed: networks trained on one distilled set are no
 evidence about another. Systems are compared seed by seed (:func:`paired`), all networks together,
-each alone (:func:`by_network`), and without each (:func:`without_each_network`). One comparison is
-named as the primary one before it is measured; the others' p values are adjusted for their number
-(:func:`summary`). Mean and deviation as the paper prints them stand beside (:func:`as_printed`).
-All accuracies and differences are fractions; texts and tables show percentage points.
+each alone (:func:`by_network`), and without each (:func:`without_each_network`). One or two
+comparisons are named as the primary ones before they are measured; p values are adjusted for their
+number, the primary ones' and the others' (:func:`summary`). Mean and deviation as the paper prints
+them stand beside (:func:`as_printed`). All accuracies and differences are fractions; texts and
+tables show percentage points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -304,13 +305,13 @@ def without_each_network(a: Runs, b: Runs, rng: Generator) -> dict[str, Paired]:
     return {n: paired(a.only(rest), b.only(rest), rng) for n, rest in others.items()}
 
 
-def summary(comparisons: Mapping[str, Paired], primary: str) -> pd.DataFrame:
-    """A table of comparisons, the primary one first.
+def summary(comparisons: Mapping[str, Paired], primary: str | Collection[str]) -> pd.DataFrame:
+    """A table of comparisons, the primary ones first.
 
     Args:
-        comparisons: by name; all of a family.
-        primary: the one that was named before it was measured. It keeps its p value; the others'
-            are adjusted by :func:`holm`.
+        comparisons: by name; all of them.
+        primary: the one or more that were named before they were measured. Their p values are
+            adjusted by :func:`holm` among themselves, the others' among the others.
 
     Returns:
         Differences and intervals in percentage points, by comparison.
@@ -318,10 +319,13 @@ def summary(comparisons: Mapping[str, Paired], primary: str) -> pd.DataFrame:
     Raises:
         InputError: there is no such comparison.
     """
-    if primary not in comparisons:
-        raise InputError(f"no comparison {primary!r}; choose {', '.join(comparisons)}")
-    names = [primary, *(n for n in comparisons if n != primary)]
+    first = [primary] if isinstance(primary, str) else list(primary)
+    if absent := [n for n in first if n not in comparisons]:
+        raise InputError(f"no comparison {absent[0]!r}; choose {', '.join(comparisons)}")
+    families = [first, [n for n in comparisons if n not in first]]
+    names = [n for family in families for n in family]
     rows = [comparisons[n] for n in names]
+    adjusted = [p for family in families for p in holm([comparisons[n].p for n in family])]
     return pd.DataFrame(
         {
             "difference": [100 * r.mean for r in rows],
@@ -329,7 +333,7 @@ def summary(comparisons: Mapping[str, Paired], primary: str) -> pd.DataFrame:
             "low": [100 * r.interval.low for r in rows],
             "high": [100 * r.interval.high for r in rows],
             "p": [r.p for r in rows],
-            "adjusted p": [rows[0].p, *holm([r.p for r in rows[1:]])],
+            "adjusted p": adjusted,
             "seeds": [r.n for r in rows],
         },
         index=pd.Index(names, name="comparison"),

@@ -17,6 +17,7 @@ from ld3m_min.prior.presets import prior_preset
 from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
 from ld3m_min.run import random_real
 from ld3m_min.sampler import SamplerConfig, generate_latents
+from ld3m_min.spaces.build import SPACES
 from ld3m_min.storage import Storage
 from ld3m_min.systems import LEARNED, SYSTEMS
 
@@ -331,6 +332,30 @@ def test_a_mean_of_more_than_one_is_refused_before_any_work(digits, tmp_path):
     with pytest.raises(ValueError, match=r"class-mean has one image per class, .* not ipc = 2"):
         running.make_record(cell, digits, records=tmp_path / "r", runs=tmp_path / "runs")
     assert not (tmp_path / "r").exists() and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "cell", [c for c in grids.grid("smoke") if c.space not in CHOSEN], ids=lambda c: c.name
+)
+def test_every_system_has_a_smoke_row(cell, digits, tmp_path):
+    """What `python -m ld3m_min table --grid smoke --run` makes, with one network of the five."""
+    record = running.make_record(
+        cell,
+        digits,
+        records=tmp_path / "records",
+        runs=tmp_path / "runs",
+        prior=cell.load_prior(),
+        progress=False,
+        architectures=("ConvNet",),
+    )
+    frame = tables.table(results.load_records(tmp_path / "records"), "digits", "smoke")
+    assert frame.index[0][2] == cell.system.label
+    assert all(0 <= v <= 1 for v in record["accuracies"]["ConvNet"])
+    assert (record["prior"] is not None) == SPACES[cell.system.space].needs_prior
+    assert ("shared" in cell.system.kept) == (Storage(**record["bytes"]).shared > 0)
+    if cell.system.how == "learned":
+        assert len(record["loss"]) == cell.config().iterations and all(record["loss"])
+    assert (tmp_path / "records" / f"{cell.name}.png").exists()
 
 
 def test_any_system_may_be_the_baseline_of_a_comparison(chosen):

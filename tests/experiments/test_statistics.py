@@ -249,7 +249,7 @@ def test_holm_by_hand():
             resampling.holm(wrong)
 
 
-def test_a_summary_adjusts_all_but_the_primary_one():
+def test_a_summary_adjusts_within_the_primary_ones_and_within_the_others():
     interval = resampling.Interval(0.01, 0.03, 0.95, "bootstrap-t")
 
     def one(p):
@@ -259,6 +259,9 @@ def test_a_summary_adjusts_all_but_the_primary_one():
     assert [*found.index] == ["a", "b", "c"]
     assert [*found["adjusted p"]] == [0.04, 0.02, 0.04]
     assert found.loc["a", ["difference", "low", "high", "seeds"]].tolist() == [2, 1, 3, 2]
+    both = st.summary({"b": one(0.01), "a": one(0.04), "c": one(0.02), "d": one(0.3)}, ("a", "c"))
+    assert [*both.index] == ["a", "c", "b", "d"]
+    assert [*both["adjusted p"]] == [0.04, 0.04, 0.02, 0.3]  # two families
     with pytest.raises(InputError, match="no comparison 'd'; choose b"):
         st.summary({"b": one(0.01)}, "d")
 
