@@ -78,7 +78,7 @@ def recipe(
     }
     if prior is not None:
         plan = getattr(space, "plan", config.plan)
-        shared = 4 * sum(weight.numel() for weight in space.shared_weights(prior))
+        shared = 4 * sum(weight.numel() for weight in space.shared_weights(config, prior))
         made["prior"] = {
             "source": str(prior.source or OWN_PRIOR),
             "digest": prior.networks_digest,

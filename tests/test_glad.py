@@ -39,6 +39,30 @@ def made(config, digits, prior, **options):
 # what is learned
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("layer", [0, 1, 3])
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["own", "elsewhere"])
+def test_sets_share_the_weights_that_their_images_depend_on(layer, elsewhere):
+    generator = StyleGenerator.from_stylegan(Elsewhere(classes=10), source="x") if elsewhere else tiny_style()
+    config = small(layer=layer) if layer else small("glad-w")
+    w = mapped_noise(generator, torch.arange(2), 0)
+    features = generator.features(w, layer) if layer else None
+
+    def images():
+        return generator.synthesize(w, features=features, layer=layer)
+
+    space = FeatureSpace if layer else WPlusSpace
+    shared, plain = space.shared_weights(config, generator), images()
+    for weight in (p for p in generator.parameters() if all(p is not q for q in shared)):
+        weight.fill_(float("nan"))
+    assert torch.equal(images(), plain)
+    for weight in shared:
+        kept = weight.clone()
+        weight.fill_(float("nan"))
+        assert not torch.equal(images(), plain)
+        weight.copy_(kept)
+
+
 def test_w_plus_learns_the_code_of_each_layer(digits):
     space = built(small("glad-w"), digits, tiny_style())
     assert isinstance(space, WPlusSpace) and space.parameters.keys() == {"w"}

@@ -90,7 +90,7 @@ def poisoned(weights, images):
 def test_an_autoencoders_shared_weights_are_those_that_its_images_depend_on(made, tiny_prior):
     one = made("autoencoder")
     space = SPACES["autoencoder"].restore(preset("smoke"), {"Z": one.state["Z"][:1]}, tiny_prior)
-    plain, shared = space.images(), space.shared_weights(tiny_prior)
+    plain, shared = space.images(), space.shared_weights(preset("smoke"), tiny_prior)
     for found in poisoned(shared, space.images):
         assert not torch.equal(found, plain)
     named = {id(w) for w in shared}
@@ -129,7 +129,9 @@ def test_samples_of_a_prior_share_what_ld3m_shares(made, digits, tiny_prior):
 
 def test_half_the_precision_is_counted_as_float32(made, tiny_prior):
     whole = made("autoencoder").storage().shared
-    half = SPACES["autoencoder"].shared_weights(tiny_prior.to(dtype=torch.bfloat16))
+    half = SPACES["autoencoder"].shared_weights(
+        preset("smoke"), tiny_prior.to(dtype=torch.bfloat16)
+    )
     assert 4 * sum(w.numel() for w in half) == whole
 
 

@@ -66,6 +66,13 @@ class ForeignSynthesis(nn.Module):
         """Which of the codes is the first that matters after so many layers."""
         return layer + 1 if layer else 0
 
+    def weights_after(self, layer: int) -> list[Tensor]:
+        """Those that turn the features after so many layers into an image; of all for 0."""
+        if not layer:
+            return list(self.network.parameters())
+        later = self.network.layer_names[layer:]
+        return [p for name in later for p in getattr(self.network, name).parameters()]
+
     def begin(self, w: Float[Tensor, "B num_ws D"]) -> Tensor:
         """The features before the first layer."""
         x: Tensor = self.network.input(w[:, 0])

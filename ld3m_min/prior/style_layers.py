@@ -222,6 +222,11 @@ class Synthesis(nn.Module):
         """Which of the codes is the first that matters after so many layers."""
         return layer
 
+    def weights_after(self, layer: int) -> list[Tensor]:
+        """Those that turn the features after so many layers into an image; of all for 0."""
+        start = [] if layer else [self.start]
+        return [*start, *self.layers[layer:].parameters(), *self.last.parameters()]
+
     def begin(self, w: Float[Tensor, "B num_ws D"]) -> Tensor:
         """The features before the first layer."""
         return self.start.expand(len(w), -1, -1, -1)

@@ -79,7 +79,7 @@ class AutoencoderSpace(Space):
         return cls(prior, state["Z"], plan=config.plan)
 
     @classmethod
-    def shared_weights(cls, prior: AnyPrior) -> list[Tensor]:
+    def shared_weights(cls, config: DistilConfig, prior: AnyPrior) -> list[Tensor]:
         """Those of the decoder; arguments are those of :class:`Space`."""
         assert isinstance(prior, LatentDiffusionPrior)
         return decoder_weights(prior)

@@ -121,10 +121,11 @@ class Space:
         raise NotImplementedError
 
     @classmethod
-    def shared_weights(cls, prior: AnyPrior) -> list[Tensor]:
+    def shared_weights(cls, config: DistilConfig, prior: AnyPrior) -> list[Tensor]:
         """Weights of the prior that turn saved codes into images: every set needs the same ones.
 
         Args:
+            config: of the distillation.
             prior: of a space that needs one.
         """
         raise NotImplementedError

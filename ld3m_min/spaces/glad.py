@@ -129,10 +129,10 @@ class StyleSpace(Space):
         return cls(prior, state["w"], state.get("features"), layer=layer, plan=_plan(config.plan))
 
     @classmethod
-    def shared_weights(cls, prior: AnyPrior) -> list[Tensor]:
-        """Those of the synthesis, which reads w and features; arguments as in :class:`Space`."""
+    def shared_weights(cls, config: DistilConfig, prior: AnyPrior) -> list[Tensor]:
+        """Those of the layers that read w or features; arguments as in :class:`Space`."""
         assert isinstance(prior, StyleGenerator)
-        return list(prior.synthesis.parameters())
+        return prior.synthesis.weights_after(cls._layer(config, prior))
 
     @classmethod
     def _layer(cls, config: DistilConfig, prior: StyleGenerator) -> int:

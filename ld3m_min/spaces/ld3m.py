@@ -127,7 +127,7 @@ class LD3MSpace(Space):
         return cls(prior, Z, c, noise, config.sampler, plan=config.plan)
 
     @classmethod
-    def shared_weights(cls, prior: AnyPrior) -> list[Tensor]:
+    def shared_weights(cls, config: DistilConfig, prior: AnyPrior) -> list[Tensor]:
         """Those of the decoder and the denoiser, and the null class; see :class:`Space`."""
         assert isinstance(prior, LatentDiffusionPrior) and prior.denoiser is not None
         weights = [*decoder_weights(prior), *prior.denoiser.parameters()]
