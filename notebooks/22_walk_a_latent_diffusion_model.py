@@ -413,4 +413,5 @@ assert not any(p.requires_grad for m in prior.modules for p in m.parameters()), 
 #    know, the image, has the weight $\sqrt{\gamma_t}$ in $z_t$.
 # ```
 #
-# **Next:** {doc}`31_derive_the_ld3m_step` puts the residual into the walk.
+# **Next:** {doc}`23_distil_through_a_generator` distils with another generator;
+# {doc}`31_derive_the_ld3m_step` puts the residual into the walk.
