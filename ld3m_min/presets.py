@@ -160,6 +160,13 @@ PRESETS: dict[str, Preset] = {
             epochs=400,  # with 150, AlexNet fails on one set in six
             ema=0.9875,
             repeats=2,
+            lr={  # by `rate-search evidence --networks`, on random real images
+                "default": 3.0**-5,
+                "ResNet18": 3.0**-3,
+                "ViT": 3.0**-6,
+                "MLP": 3.0**-6,
+                "ResNet10": 3.0**-1,
+            },
         ),
         evaluation_at={10: {"epochs": 200, "batch": 50, "ema": 0.975}},
         about="digits on two CPU cores, for the experiments of the book: as cpu, with networks "

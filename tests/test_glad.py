@@ -43,7 +43,11 @@ def made(config, digits, prior, **options):
 @pytest.mark.parametrize("layer", [0, 1, 3])
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["own", "elsewhere"])
 def test_sets_share_the_weights_that_their_images_depend_on(layer, elsewhere):
-    generator = StyleGenerator.from_stylegan(Elsewhere(classes=10), source="x") if elsewhere else tiny_style()
+    generator = (
+        StyleGenerator.from_stylegan(Elsewhere(classes=10), source="x")
+        if elsewhere
+        else tiny_style()
+    )
     config = small(layer=layer) if layer else small("glad-w")
     w = mapped_noise(generator, torch.arange(2), 0)
     features = generator.features(w, layer) if layer else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from ld3m_min.io.stop import stoppable
 from ld3m_min.presets import eval_preset
 
 SETS = 3  # of random images that a rate is tried on
+EQUAL = 0.01  # of accuracy: less is no difference between rates
 NAMES = tuple(dict.fromkeys((*ARCHITECTURES, *VALIDATORS)))
 
 
@@ -43,7 +45,7 @@ def network_rates(
 ) -> dict[str, float]:
     """Try powers of three for each network, until the best has a worse one on both sides.
 
-    The record `networks-<data>-<preset>.json` grows rate by rate: a stopped search goes on.
+    Of those that do as well as the best the lowest is taken (:func:`settled`). The record `networks-<data>-<preset>.json` grows rate by rate: a stopped search goes on.
 
     Args:
         name: of the preset, whose evaluation is meant.
@@ -55,7 +57,7 @@ def network_rates(
         progress: show a bar.
 
     Returns:
-        The best rate by network.
+        The rate by network.
 
     Raises:
         InputError: `only` names no network.
@@ -97,8 +99,26 @@ def network_rates(
         return sum(values) / len(values)
 
     wanted = [n for n in NAMES if only in ("", n)]
-    best: dict[str, float] = {}
     for network in bar(wanted, desc="networks", show=progress):
         lr = base.lr.get(network, base.lr["default"])
-        best[network] = FACTOR ** climb(partial(score, network), round(math.log(lr, FACTOR)))
-    return best
+        climb(partial(score, network), round(math.log(lr, FACTOR)))
+    found = settled(t for t in tried if t["ipc"] == ipc)
+    return {network: found[network] for network in wanted}
+
+
+def settled(tried: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The rate of each network: the lowest that is within `EQUAL` of the best one.
+
+    Where several do as well, a lower one is farther from those that diverge.
+
+    Args:
+        tried: entries of a record.
+    """
+    scores: dict[str, dict[float, float]] = {}
+    for t in tried:
+        values = [-math.inf if v is None else v for v in t["accuracies"]]
+        scores.setdefault(t["network"], {})[t["lr"]] = sum(values) / len(values)
+    return {
+        network: min(lr for lr, mean in means.items() if mean >= max(means.values()) - EQUAL)
+        for network, means in scores.items()
+    }

@@ -9,11 +9,11 @@ from ld3m_min.errors import InputError
 from ld3m_min.experiments import network_rates as networks
 from ld3m_min.experiments import rate_search
 from ld3m_min.experiments.grids import GRIDS, RECORDS
-from ld3m_min.experiments.network_rates import network_rates
+from ld3m_min.experiments.network_rates import network_rates, settled
 from ld3m_min.experiments.rate_search import FACTOR, FIRST_SEED, best_rates, climb, search
 from ld3m_min.io import stop as signals
 from ld3m_min.io.files import read_json
-from ld3m_min.presets import preset
+from ld3m_min.presets import eval_preset, preset
 from ld3m_min.run import distil
 
 
@@ -24,6 +24,27 @@ def test_the_preset_holds_what_the_search_found():
     assert len(best) == 9
     for (algorithm, space), lr in best.items():
         assert preset("cpu", algorithm=algorithm, space=space).lr == lr
+
+
+def test_the_evaluated_networks_have_the_rates_that_random_real_images_settled():
+    record, protocol = read_json(RECORDS / "networks-digits-evidence.json"), eval_preset("evidence")
+    assert record["split"] == "validation"
+    found = settled(record["tries"])
+    assert found.keys() == {*ARCHITECTURES, *VALIDATORS}
+    for network, lr in found.items():
+        assert protocol.lr.get(network, protocol.lr["default"]) == pytest.approx(lr)
+    for t in record["tries"]:  # and with it no training failed, on any of the sets
+        if t["lr"] == found[t["network"]]:
+            assert min(t["accuracies"]) > 0.5
+
+
+def test_of_rates_that_do_as_well_the_lowest_is_settled_on():
+    def entry(lr, *accuracies):
+        return {"network": "MLP", "lr": lr, "accuracies": accuracies}
+
+    tries = [entry(0.1, 0.5, 0.6), entry(0.3, 0.51, 0.6), entry(0.03, 0.5, 0.57)]
+    assert settled(tries) == {"MLP": 0.1}
+    assert settled([*tries, entry(1.0, 0.9, None)]) == {"MLP": 0.1}  # diverged on one set
 
 
 @pytest.mark.parametrize("peak", [-6, -2, 0, 1, 2, 5])
