@@ -45,7 +45,8 @@ def network_rates(
 ) -> dict[str, float]:
     """Try powers of three for each network, until the best has a worse one on both sides.
 
-    Of those that do as well as the best the lowest is taken (:func:`settled`). The record `networks-<data>-<preset>.json` grows rate by rate: a stopped search goes on.
+    Of those that do as well as the best the lowest is taken (:func:`settled`). The record
+    `networks-<data>-<preset>.json` grows rate by rate: a stopped search goes on.
 
     Args:
         name: of the preset, whose evaluation is meant.
