@@ -8,6 +8,7 @@ them up; a setting that is given wins over all of them.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,8 @@ from ld3m_min.sampler import SamplerConfig
 from ld3m_min.systems import SYSTEMS
 
 RULED_BY = ("algorithm", "space", "ipc", "size")  # what other values of a preset depend on
+BATCH = 32  # images of a step on sets of more than one image per class
+FEWEST = 15  # epochs on them
 Key = str | tuple[str, str] | tuple[str, str, int]  # algorithm, system or space, images per class
 
 
@@ -52,6 +55,8 @@ class Preset:
         style_prior: prior of the spaces of a style-based generator; "" where there is none.
         distil_at: what changes in the distillation at some image size, in pixels.
         evaluation_at: what changes in the evaluation at some number of images per class.
+        scaled: whether larger sets are trained on as :func:`for_larger_sets` has it, where
+            `evaluation_at` says nothing.
         changes: what is set over all that, as nested mappings of fields.
         about: one line for a list of presets.
     """
@@ -63,6 +68,7 @@ class Preset:
     style_prior: str = ""
     distil_at: dict[int, dict[str, Any]] = field(default_factory=dict)
     evaluation_at: dict[int, dict[str, Any]] = field(default_factory=dict)
+    scaled: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
     about: str = ""
 
@@ -168,7 +174,8 @@ PRESETS: dict[str, Preset] = {
                 "ResNet10": 3.0**-1,
             },
         ),
-        evaluation_at={10: {"epochs": 200, "batch": 50, "ema": 0.975}},
+        evaluation_at={},
+        scaled=True,
         about="digits on two CPU cores, for the experiments of the book: as cpu, with networks "
         "trained until none fails",
     ),
@@ -211,7 +218,7 @@ PRESETS: dict[str, Preset] = {
         ),
         lr={"DC": 1.0, "DM": 0.3, "MTT": 30.0},
         style_prior="style-imagenette-64",
-        evaluation_at={10: {"epochs": 60, "batch": 50, "ema": 0.917}},
+        scaled=True,
         about="ImageNette at 64 px on two CPU cores; widths, epochs, experts and iterations are "
         "shrunk",
     ),
@@ -333,20 +340,43 @@ def preset(
     return replace(made, **overrides)
 
 
-def eval_preset(name: str, *, ipc: int = 1, **overrides: Any) -> EvalConfig:
+def for_larger_sets(base: EvalConfig, per_class: float) -> EvalConfig:
+    """The evaluation of a set of more than one image per class: fewer epochs, of more steps.
+
+    The epochs fall with the square root of the images per class, so that the steps rise with it;
+    the averaging of weights keeps its share of them.
+
+    Args:
+        base: of one image per class.
+        per_class: images of a class, on average.
+    """
+    if per_class <= 1:
+        return base
+    epochs = min(base.epochs, max(FEWEST, round(base.epochs / math.sqrt(per_class))))
+    ema = 1 - min(1.0, (1 - base.ema) * base.epochs / epochs)
+    return replace(base, epochs=epochs, batch=BATCH, ema=ema)
+
+
+def eval_preset(
+    name: str, *, ipc: int = 1, per_class: float | None = None, **overrides: Any
+) -> EvalConfig:
     """The named preset's evaluation.
 
     Args:
         name: a key of `PRESETS`.
-        ipc: images per class of the set that is evaluated.
+        ipc: images per class of the set that is evaluated, or those whose storage it takes.
+        per_class: how many images per class it has, on average; None for `ipc`.
         **overrides: fields of :class:`~ld3m_min.config.EvalConfig` that are set as they are.
 
     Raises:
         InputError: a name, field or value is unknown or doesn't fit; lists the choices.
     """
-    chosen = replace(_preset(name).evaluation, **_preset(name).evaluation_at.get(ipc, {}))
+    chosen = _preset(name)
+    found = replace(chosen.evaluation, **chosen.evaluation_at.get(ipc, {}))
+    if chosen.scaled and ipc not in chosen.evaluation_at:
+        found = for_larger_sets(found, ipc if per_class is None else per_class)
     _known(EvalConfig, overrides)
-    return replace(chosen, **overrides)
+    return replace(found, **overrides)
 
 
 @contextmanager

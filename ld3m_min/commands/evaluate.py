@@ -57,10 +57,12 @@ def _set(folder: Path) -> SyntheticSet:
 
 
 def base(name: str, given: Mapping[str, Any], options: EvaluateOptions | None) -> EvalConfig:
-    """The preset, for the images per class of the set, or for those whose storage it takes."""
+    """The preset, for the images per class of the set, and for those whose storage it takes."""
     if options is None:
         return eval_preset(name)
-    return eval_preset(name, ipc=_set(options.folder).config.ipc)
+    made = _set(options.folder)
+    per_class = len(made.labels) / len(made.classes)
+    return eval_preset(name, ipc=made.config.ipc, per_class=per_class)
 
 
 def run(call: Call[EvaluateOptions, EvalConfig]) -> None:

@@ -74,7 +74,7 @@ class Search:
         file: the record.
         tried: what the record holds; it grows.
         runs: where experts are kept, and checkpoints of tries.
-        protocol: of the evaluations.
+        repeats: trainings of each network on a set.
         seeds: distillations of each rate.
         iterations: of a try; None takes the preset's.
         device: where the work is done.
@@ -86,7 +86,7 @@ class Search:
     file: Path
     tried: list[dict[str, Any]]
     runs: Path
-    protocol: EvalConfig
+    repeats: int
     seeds: int
     iterations: int | None
     device: str
@@ -224,13 +224,16 @@ class Search:
         """
         config = self.config(algorithm, system)
         prior = self.prior(config)
+        images = SPACES[config.space].per_class(config, prior)
+        protocol = eval_preset(
+            self.name, ipc=config.ipc, per_class=images, split="validation", repeats=self.repeats
+        )
         content = {"train": self.data.train.digest, "validation": self.data.validation.digest}
 
         def score(lr: float) -> float:
             seeds = range(FIRST_SEED, FIRST_SEED + self.seeds)
             tries = [
-                Try(system, replace(config, lr=lr, seed=seed), self.protocol, content)
-                for seed in seeds
+                Try(system, replace(config, lr=lr, seed=seed), protocol, content) for seed in seeds
             ]
             return sum(self.score(one, prior) for one in tries) / len(tries)
 
@@ -290,9 +293,8 @@ def search(
             f"{file} was made by a version that didn't note what a try depends on; move it away, "
             "and search again"
         )
-    protocol = eval_preset(name, split="validation", repeats=repeats)
     under_way = Search(
-        name, data.to(device), file, tried, Path(runs), protocol, seeds, iterations, device,
+        name, data.to(device), file, tried, Path(runs), repeats, seeds, iterations, device,
         progress,
     )  # fmt: skip
     wanted = [p for p in pairs if only in ("", "-".join(p))]

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ld3m_min.config import ARCHITECTURES, EvalConfig
+from ld3m_min.config import ARCHITECTURES
 from ld3m_min.coresets import select
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
@@ -27,11 +27,9 @@ from ld3m_min.io.environment import environment
 from ld3m_min.io.files import read_json, write_json
 from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import stoppable
-from ld3m_min.presets import eval_preset
+from ld3m_min.presets import eval_preset, for_larger_sets
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 0)  # real images of each class; 0 is all of them
-BATCH = 32  # images of a step, from where on a set is larger than that
-FEWEST = 15  # epochs
 
 
 @dataclass(frozen=True)
@@ -52,23 +50,6 @@ class WholeSplit:
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """In [0, 1]."""
         return self.data.train.float()
-
-
-def protocol_for(base: EvalConfig, images: int, classes: int) -> EvalConfig:
-    """The evaluation of a larger set: fewer epochs, of more steps.
-
-    The epochs fall with the square root of the images per class, so that the steps rise with it;
-    the averaging of weights keeps its share of them.
-
-    Args:
-        base: of one image per class.
-        images: in the set.
-        classes: in the set.
-    """
-    epochs = max(FEWEST, round(base.epochs / math.sqrt(images / classes)))
-    epochs = min(epochs, base.epochs)
-    ema = 1 - min(1.0, (1 - base.ema) * base.epochs / epochs)
-    return replace(base, epochs=epochs, batch=min(BATCH, images), ema=ema)
 
 
 def measure(
@@ -114,7 +95,7 @@ def measure(
     wanted = [(n, seed) for n in counts for seed in range(seeds)]
     for n, seed in bar(wanted, desc="real images", show=progress):
         images = n * len(data.classes) or len(data.train)
-        protocol = replace(protocol_for(base, images, len(data.classes)), repeats=1)
+        protocol = replace(for_larger_sets(base, images / len(data.classes)), repeats=1)
         key = digest([n, seed, asdict(protocol), content])
         if key in [p["key"] for p in record["points"]]:
             continue

@@ -116,12 +116,11 @@ def make_record(
     Raises:
         Interrupted: it was asked to stop; the same call goes on.
     """
-    config, protocol = cell.config(), eval_preset(cell.preset, ipc=cell.ipc)
-    data, run = data.to(device), Path(runs) / cell.name
+    config, data, run = cell.config(), data.to(device), Path(runs) / cell.name
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     if cell.space == "random":
-        made = _draw(config, data, protocol.repeats, device)
+        made = _draw(config, data, eval_preset(cell.preset).repeats, device)
     elif cell.system.how == "chosen":
         made = _timed(lambda: select(data, cell.ipc, cell.space, seed=cell.seed))
     elif cell.space in DRAWS:
@@ -131,6 +130,8 @@ def make_record(
         made = _timed(lambda: draw(cell.space, config, data, latent))
     else:
         made = _distil(cell, config, data, prior, Path(runs), device, progress)
+    per_class = len(made.sets[0].labels) / len(data.classes)
+    protocol = eval_preset(cell.preset, ipc=cell.ipc, per_class=per_class)
     began = time.monotonic()
     if cell.space == "random":
         result = _evaluate_each(made.sets, data, architectures, protocol, run / "evaluation")

@@ -87,7 +87,7 @@ def test_any_field_of_a_distillation_is_an_option(name):
 
 def test_any_field_of_an_evaluation_is_an_option(a_set):
     made = call("evaluate", "paper", str(a_set), "--epochs", "3", "--lr.ViT", "0.5")
-    plain = eval_preset("paper", ipc=2)
+    plain = eval_preset("paper", ipc=2, per_class=2)
     assert made.config == replace(plain, epochs=3, lr=plain.lr | {"ViT": 0.5})
     assert made.options.folder == a_set
 

@@ -14,11 +14,11 @@ from ld3m_min.experiments.real_images import (
     ceiling,
     curve,
     measure,
-    protocol_for,
     worth,
 )
 from ld3m_min.io import stop as signals
 from ld3m_min.io.files import read_json
+from ld3m_min.presets import eval_preset, for_larger_sets
 
 
 def made_up(values, classes=10):
@@ -57,13 +57,20 @@ def test_what_is_not_there_is_said():
 
 def test_larger_sets_get_fewer_epochs_and_more_steps():
     base = EvalConfig(epochs=150, ema=0.967)
-    one, ten, all_of_them = (protocol_for(base, n, 10) for n in (10, 100, 10_000))
-    assert replace(one, batch=base.batch, ema=base.ema) == base and one.ema == pytest.approx(0.967)
+    one, ten, all_of_them = (for_larger_sets(base, n) for n in (1, 10, 1000))
+    assert one == base
     assert ten.epochs == 47 and all_of_them.epochs == 15 and all_of_them.batch == 32
     steps = [p.epochs * math.ceil(n / p.batch) for p, n in ((one, 10), (ten, 100))]
     assert steps[0] < steps[1] < all_of_them.epochs * math.ceil(10_000 / 32)
     for p in (ten, all_of_them):
         assert (1 - p.ema) * p.epochs == pytest.approx((1 - base.ema) * base.epochs)
+
+
+def test_a_scaled_preset_goes_by_the_images_and_another_by_ipc():
+    one, many = eval_preset("evidence"), eval_preset("evidence", per_class=16)
+    assert many == for_larger_sets(one, 16) and many.epochs == 100
+    assert eval_preset("evidence", ipc=10) == for_larger_sets(one, 10)
+    assert eval_preset("cpu", per_class=16) == eval_preset("cpu") != eval_preset("cpu", ipc=10)
 
 
 def test_the_record_grows_and_goes_on(digits, tmp_path):
