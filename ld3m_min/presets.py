@@ -210,10 +210,10 @@ PRESETS: dict[str, Preset] = {
             checkpoint_every=20,
         ),
         EvalConfig(
-            epochs=150,
+            epochs=400,
             width=32,
             repeats=3,
-            ema=0.967,
+            ema=0.9875,
             lr={"default": 0.01, "AlexNet": 0.01, "VGG11": 0.003, "ResNet18": 0.03, "ViT": 0.001},
         ),
         lr={"DC": 1.0, "DM": 0.3, "MTT": 30.0},
