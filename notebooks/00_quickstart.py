@@ -47,7 +47,8 @@ from ld3m_min.synthetic import SyntheticSet
 # ## The real data and the prior
 #
 # The digits come in three parts. The training images are distilled; the validation images chose the
-# learning rates that the preset holds; the test images are for the last figure of this page alone.
+# learning rates that the preset holds; the test images choose nothing: ten of them show below what
+# the prior keeps, and all of them test the networks at the end of this page.
 
 # %%
 data = load_data("digits")

@@ -110,7 +110,7 @@ def idea():
     for x, width in steps:
         path([(x + 60, 312), (x + 60, 393)], colour=RESIDUAL, width=width)
         path([(x + 60, 574), (x + 60, 487)], colour=LEARNED[1])
-    text(624, 300, "residual: weight 1 … 0", size=19, weight=600, fill=RESIDUAL, anchor="end")
+    text(624, 300, "residual: less and less", size=19, weight=600, fill=RESIDUAL, anchor="end")
     for (x, _), index in zip(steps, ("T", "T−1", "1"), strict=True):
         box(x, 396, 120, 88, FROZEN, "U-Net", (f"step {index}", 18, 400))
     path([(216, 440), (254, 440)])
