@@ -50,7 +50,8 @@ class Preset:
         evaluation: the evaluation of what it makes.
         lr: learning rate of the distillation by (algorithm, system, IPC), (algorithm, system) or
             algorithm, whichever is found first; else that of `distil`. A system that has none
-            takes its space's.
+            takes its space's. The rate of a variant is found under "system:variant", by
+            :func:`variant_lr` alone.
         iterations: number of them, looked up as `lr` is.
         style_prior: prior of the spaces of a style-based generator; "" where there is none.
         distil_at: what changes in the distillation at some image size, in pixels.
@@ -338,6 +339,21 @@ def preset(
     fields = to_dict(below)
     made = from_dict(DistilConfig, joined(fields, chosen.changes, DistilConfig))
     return replace(made, **overrides)
+
+
+def variant_lr(name: str, algorithm: str, system: str, variant: str) -> float | None:
+    """The rate that was searched for a variant of a system; None where it takes the system's.
+
+    Args:
+        name: a key of `PRESETS`.
+        algorithm: what is matched.
+        system: of :mod:`ld3m_min.systems`.
+        variant: a name of `ld3m_min.experiments.grids.VARIANTS`.
+
+    Raises:
+        InputError: there is no such preset.
+    """
+    return _preset(name).lr.get((algorithm, f"{system}:{variant}"))
 
 
 def for_larger_sets(base: EvalConfig, per_class: float) -> EvalConfig:

@@ -93,7 +93,8 @@ def _searched(call: Call[RateSearchOptions, DistilConfig]) -> list[str]:
     return [
         f"{algorithm}-{system}"
         for algorithm, system in PAIRS
-        if wanted.items() <= {"algorithm": algorithm, "space": SYSTEMS[system].space}.items()
+        if wanted.items()
+        <= {"algorithm": algorithm, "space": SYSTEMS[system.partition(":")[0]].space}.items()
     ]
 
 

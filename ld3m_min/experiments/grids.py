@@ -26,7 +26,7 @@ from ld3m_min.generated import DRAWS
 from ld3m_min.io.files import read_json
 from ld3m_min.io.seeds import seeded
 from ld3m_min.io.values import checked
-from ld3m_min.presets import preset
+from ld3m_min.presets import preset, variant_lr
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.loading import AnyPrior, load_prior
 from ld3m_min.prior.presets import FINE_TUNE_PRESETS, PRIOR_PRESETS
@@ -89,6 +89,7 @@ def _fine_tuned(config: DistilConfig, kind: str) -> DistilConfig:
     return replace(config, prior=f"{kind}-{config.prior}")
 
 
+ABLATION = ("z-only", "c-only", "no-residual")  # table 4
 # training steps of a prior, which is a preset of its own
 PRIOR_STEPS = {"prior-1k": "1k", "prior-5k": "5k", "prior-20k": "20k"}
 # priors whose denoiser knows nothing: arguments of `LatentDiffusionPrior.randomised` (table 3).
@@ -183,7 +184,9 @@ class Cell:
             config = replace(config, sampler=SAMPLES)
         if self.space == "minimax":
             config = _fine_tuned(config, "minimax")
-        return VARIANTS[self.variant](config)
+        config = VARIANTS[self.variant](config)
+        lr = variant_lr(self.preset, self.algorithm, self.space, self.variant)
+        return config if lr is None else replace(config, lr=lr)
 
     def load_prior(self, device: str | torch.device = "cpu") -> AnyPrior | None:
         """The prior of this cell's configuration; None where the space needs none.
@@ -259,11 +262,7 @@ def _evidence(preset: str) -> dict[str, list[Cell]]:
     return {
         "evidence": first + by_seed(*rest),
         "evidence-ablation": by_seed(
-            *(
-                cells(name, "DM", variant=variant)
-                for name in both
-                for variant in ("z-only", "c-only", "no-residual")
-            )
+            *(cells(name, "DM", variant=variant) for name in both for variant in ABLATION)
         ),
         "evidence-steps": by_seed(
             *(cells("ld3m-paper", "DM", variant=f"T{n}", seeds=6) for n in (5, 20, 40, 80))
@@ -314,9 +313,7 @@ def _photos(preset: str, end: str = "") -> dict[str, list[Cell]]:
     return {
         f"photos{end}": by_seed(column),
         f"photos-ablation{end}": by_seed(
-            cell
-            for variant in ("z-only", "c-only", "no-residual")
-            for cell in cells("ld3m-paper", ("DM",), variant=variant)
+            cell for variant in ABLATION for cell in cells("ld3m-paper", ("DM",), variant=variant)
         ),
         f"photos-steps{end}": by_seed(
             cell for n in (5, 20, 40) for cell in cells("ld3m-paper", ("DM",), variant=f"T{n}")

@@ -18,7 +18,7 @@ from ld3m_min.config import ALGORITHMS, VALIDATORS, DistilConfig, EvalConfig, ow
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
-from ld3m_min.experiments.grids import RECORDS, RUNS, prior_path
+from ld3m_min.experiments.grids import ABLATION, RECORDS, RUNS, VARIANTS, prior_path
 from ld3m_min.experts.buffer import ExpertBuffer, experts_name
 from ld3m_min.experts.train import train_experts
 from ld3m_min.io.digests import digest
@@ -38,7 +38,11 @@ MOST = 9  # and at most, if the best one stays at an edge
 FIRST_STEP = 0.01  # of what is learned, by which the first step at the middle rate moves it
 FIRST_SEED = 1000  # of the distillations that are tried; records have seeds below
 Rates = Mapping[tuple[str, str], Sequence[float]]  # by (algorithm, system)
-PAIRS = tuple((algorithm, system) for algorithm in ALGORITHMS for system in LEARNED)
+PAIRS = (
+    *((algorithm, system) for algorithm in ALGORITHMS for system in LEARNED),
+    # what is compared with its system in table 4 needs a rate of its own as much
+    *(("DM", f"{name}:{variant}") for name in ("ld3m-paper", "ld3m-code") for variant in ABLATION),
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Try:
     """One rate to try, with one seed.
 
     Attributes:
-        system: a learned one of `systems.SYSTEMS`.
+        system: a learned one of `systems.SYSTEMS`, or "system:variant".
         config: of its distillation.
         protocol: of its evaluation, on the validation split.
         content: digests of the images that it is trained and evaluated on.
@@ -97,10 +101,11 @@ class Search:
 
         Args:
             algorithm: of the distillation.
-            system: a learned one of `systems.SYSTEMS`.
+            system: a learned one of `systems.SYSTEMS`, or "system:variant".
         """
-        config = preset(self.name, algorithm=algorithm, space=system, dataset=self.data.name)
-        config = replace(config, seed=FIRST_SEED)
+        space, _, variant = system.partition(":")
+        config = preset(self.name, algorithm=algorithm, space=space, dataset=self.data.name)
+        config = replace(VARIANTS[variant](config), seed=FIRST_SEED)
         return config if self.iterations is None else replace(config, iterations=self.iterations)
 
     def prior(self, config: DistilConfig) -> AnyPrior | None:
@@ -219,7 +224,7 @@ class Search:
 
         Args:
             algorithm: of the distillation.
-            system: a learned one of `systems.SYSTEMS`.
+            system: a learned one of `systems.SYSTEMS`, or "system:variant".
             rates: these and no others are tried; None climbs.
         """
         config = self.config(algorithm, system)

@@ -1,6 +1,7 @@
 """The rate search: on validation images alone, resumable, and what the preset says."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -8,12 +9,19 @@ from ld3m_min.config import ARCHITECTURES, VALIDATORS
 from ld3m_min.errors import InputError
 from ld3m_min.experiments import network_rates as networks
 from ld3m_min.experiments import rate_search
-from ld3m_min.experiments.grids import GRIDS, RECORDS
+from ld3m_min.experiments.grids import GRIDS, RECORDS, Cell
 from ld3m_min.experiments.network_rates import network_rates, settled
-from ld3m_min.experiments.rate_search import FACTOR, FIRST_SEED, best_rates, climb, search
+from ld3m_min.experiments.rate_search import (
+    FACTOR,
+    FIRST_SEED,
+    PAIRS,
+    best_rates,
+    climb,
+    search,
+)
 from ld3m_min.io import stop as signals
 from ld3m_min.io.files import read_json
-from ld3m_min.presets import eval_preset, preset
+from ld3m_min.presets import PRESETS, eval_preset, preset
 from ld3m_min.run import distil
 
 
@@ -88,6 +96,29 @@ def test_every_system_has_as_many_tries(digits, tmp_path, monkeypatch):
     )  # fmt: skip
     moved = (made.images() - start.images()).norm() / start.images().norm()
     assert 0.01 / 3 < moved < 0.03
+
+
+def test_a_variant_of_the_ablation_is_searched_for_and_takes_what_was_found(
+    digits, tmp_path, monkeypatch
+):
+    pair = ("DM", "ld3m-paper:c-only")
+    assert pair in PAIRS
+    cell = Cell("digits", "smoke", "ld3m-paper", "DM", 1, variant="c-only")
+    seen = []
+
+    def only_look(self, one, prior):
+        seen.append(one.config)
+        return one.config.lr
+
+    monkeypatch.setattr(rate_search.Search, "score", only_look)
+    options = {"records": tmp_path, "runs": tmp_path, "progress": False}
+    assert search("smoke", digits, rates={pair: (0.1, 0.2)}, **options) == {pair: 0.2}
+    assert seen[0] == replace(cell.config(), lr=0.1, seed=FIRST_SEED) and not seen[0].learn_z
+    system = replace(cell, variant="").config().lr
+    assert cell.config().lr == system
+    changed = replace(PRESETS["smoke"], lr={("DM", "ld3m-paper:c-only"): 7.0})
+    monkeypatch.setitem(PRESETS, "smoke", changed)
+    assert cell.config().lr == 7.0 and replace(cell, variant="").config().lr == system
 
 
 def test_seeds_of_the_search_are_none_of_the_records():
