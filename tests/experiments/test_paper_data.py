@@ -8,9 +8,11 @@ abstract.
 
 import csv
 import itertools
+from math import hypot, log
 from pathlib import Path
 
 import pytest
+from scipy.stats import linregress
 
 DATA = Path(__file__).parents[2] / "book" / "_data" / "paper"
 ROUNDING = 0.051  # a mean of printed numbers may differ from the printed mean by half a digit
@@ -116,3 +118,85 @@ def test_ld3m_holds_the_three_best_numbers_of_each_subset_in_table_3():
             (v for (p, s), v in found.items() if s == subset and p.startswith("LD3M")), reverse=True
         )
         assert ranked[:3] == ours
+
+
+# what the book's page "The paper's four tables, read again" says in prose
+
+
+def cells(number, *keys):
+    """Printed mean and deviation by the columns `keys`."""
+    return {tuple(r[k] for k in keys): (float(r["mean"]), float(r["std"])) for r in read(number)}
+
+
+def gain(found, one, other):
+    """The difference of two cells, in points and in deviations of the difference."""
+    (a, s), (b, r) = found[one], found[other]
+    return round(a - b, 1), round(a - b, 1) / hypot(s, r)
+
+
+def test_how_many_gains_over_glad_stand_clear():
+    found = cells(1, "space", "algorithm", "subset")
+    gains = {
+        (a, s): gain(found, ("LD3M", a, s), ("GLaD", a, s))
+        for a, s in itertools.product(("DC", "DM", "MTT"), SUBSETS)
+    }
+    assert sum(abs(z) <= 1 for _, z in gains.values()) == 16
+    clear = [a for (a, _), (_, z) in gains.items() if abs(z) > 2]
+    assert clear == ["DM"] * 7
+    means = {a: sum(g for (b, _), (g, _) in gains.items() if a == b) / 10 for a in ("DC", "DM")}
+    assert means == {"DC": pytest.approx(1.04), "DM": pytest.approx(3.53)}
+
+
+def test_only_the_abstracts_cell_of_table_2_is_beyond_two_deviations():
+    found = cells(2, "space", "algorithm", "subset")
+    clear = [
+        (a, s)
+        for a, s in itertools.product(("DC", "DM"), A_TO_E)
+        if abs(gain(found, ("LD3M", a, s), ("GLaD", a, s))[1]) > 2
+    ]
+    assert clear == [("DM", "ImageNet-A")]
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_the_deviation_of_all_is_the_mean_of_the_five_deviations(number):
+    found = cells(number, "space", "algorithm", "subset")
+    for space, algorithm in {k[:2] for k in found}:
+        mean = sum(found[space, algorithm, s][1] for s in A_TO_E) / 5
+        assert found[space, algorithm, "All"][1] == pytest.approx(mean, abs=ROUNDING)
+
+
+def test_every_kind_of_prior_is_within_one_deviation_in_table_3():
+    found = cells(3, "space", "subset")
+    for method, kind, subset in itertools.product(("GLaD", "LD3M"), ("Random", "FFHQ"), A_TO_E):
+        trained, other = (f"{method} (ImageNet)", subset), (f"{method} ({kind})", subset)
+        assert abs(gain(found, trained, other)[1]) < 1
+
+
+def test_the_gain_over_glad_in_table_4_is_the_vits_and_the_residuals_is_everybodys():
+    found = cells(4, "method", "network")
+    networks = ("AlexNet", "VGG-11", "ResNet-18", "ViT")
+    full, part = "LDM, c and z_T learned, equation 6", "LDM, c and z_T learned"
+    over_glad = [gain(found, (full, n), ("GLaD", n))[0] for n in networks]
+    assert over_glad == [0.5, 0.0, -0.2, 7.3]
+    assert all(gain(found, (full, n), (part, n))[1] > 1 for n in networks)
+
+
+def test_the_norms_of_version_4_are_a_power_law():
+    with open(DATA / "v4_table1.csv", encoding="utf-8", newline="") as f:
+        rows = [(float(r["T"]), float(r["norm"])) for r in csv.DictReader(f)]
+    T, norm = zip(*rows, strict=True)
+    assert list(T) == list(range(10, 100, 10)) and norm[0] / norm[-1] == pytest.approx(8.9, abs=0.1)
+    power = linregress([log(t) for t in T], [log(n) for n in norm])
+    exponential = linregress(T, [log(n) for n in norm])
+    assert power.slope == pytest.approx(-0.94, abs=0.005)
+    assert power.rvalue**2 == pytest.approx(0.985, abs=0.001)
+    assert exponential.rvalue**2 == pytest.approx(0.921, abs=0.001)
+
+
+def test_version_4_with_diffusion_has_the_number_of_the_random_prior():
+    with open(DATA / "v4_table6.csv", encoding="utf-8", newline="") as f:
+        found = {r["system"]: float(r["mean"]) for r in csv.DictReader(f)}
+    three = cells(3, "space", "subset")
+    assert found["with diffusion"] == three["LD3M (Random)", "All"][0]
+    assert found["with diffusion"] != three["LD3M (ImageNet)", "All"][0]
+    assert found["with diffusion"] - found["without diffusion"] == pytest.approx(1.2)
