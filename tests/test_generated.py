@@ -214,6 +214,9 @@ def test_what_is_missing_begins_with_the_prior_that_is_fine_tuned(tmp_path, monk
         grids.Cell("imagenette", "photos", "ld3m-paper", "DM", 1, variant="minimax-prior"),
     ]
     monkeypatch.setitem(grids.GRIDS, "tried", cells)
+    # the project keeps those of the digits, and they aren't asked for
+    assert "digits:" not in "".join(grids.commands(["tried"], tmp_path)[:2])
+    monkeypatch.setattr(grids, "RECORDS", tmp_path / "none" / "records")
     lines = grids.commands(["tried"], tmp_path)
     assert lines[0] == "prior minimax-digits:  python -m ld3m_min fine-tune minimax-digits"
     assert lines[1] == "prior control-digits:  python -m ld3m_min fine-tune control-digits"
