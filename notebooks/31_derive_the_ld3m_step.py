@@ -158,7 +158,7 @@ ddpm = torch.stack([mu_ddpm(Z, f, t) for t in ts]).flatten(1)
 ddim = torch.stack([mu_ddim(Z, f, t) for t in ts]).flatten(1)
 print("steps and numbers:", tuple(ddpm.shape))
 
-# %% mystnb={"image": {"alt": "Two plots, one above the other, over t from 10 to 1. Above, a thick line for equation (4) and a dashed one for the package lie on top of each other. Below, their largest difference at each step: at most a few times ten to the minus sixteen."}}
+# %% mystnb={"image": {"alt": "Two plots, one above the other, over t from 10 to 1. Above, a thick line for equation (4) and a dashed one for the package lie on top of each other. Below, their largest difference at each step: less than ten to the minus fifteen."}}
 fig, (axis, below) = plt.subplots(
     2,
     1,
@@ -380,7 +380,10 @@ assert final_variance(1000, 2) < 0.01
 # %% mystnb={"image": {"alt": "Two plots of the weight of the initial state over the step t, from 10 to 1. On the left, into the mean as equation (6), the linear weight falls from 1 to a tenth; on the right, into the clean latent as the public code, from 1 to 0. The other decays fall earlier or later."}}
 fig, axes = plt.subplots(1, 2, figsize=(4.6, 3.4), sharey=True)
 steps = range(T, 0, -1)
-titles = {"mean": "into the mean,\nas (6)", "x0": "into $\\hat z_0$,\nas the code"}
+titles = {
+    "mean": "into the mean,\nas (6)",
+    "x0": "into $\\hat z_0$,\nas the code",
+}
 looks = ("-o", "--s", "-.^", ":D", "-v", "--x", "-.+", ":*")
 for axis, into in zip(axes, titles, strict=True):
     for k, decay in enumerate(sampler.DECAYS):
