@@ -10,6 +10,8 @@
 # (nb-ld3m-step)=
 # # Derive the LD3M step
 #
+# What does one step of LD3M compute, and what does its residual do to images and gradients?
+#
 # **You will** compute equations (1) to (6) of section 3.1 by hand, with a noise predictor so simple
 # that a calculator would do, find the package's loop equal to your own, and then measure on the
 # shipped prior what the residual does to images and gradients.
@@ -29,22 +31,34 @@ seed = 0  # of every random draw
 # where the figure of the gradients goes
 out = os.environ.get("LD3M_OUT", "../runs/derive_the_ld3m_step")
 
-# %%
+# %% tags=["hide-cell"]
 import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from ld3m_min import sampler
-from ld3m_min.experiments import figures as viz
+from ld3m_min.data import load_data
+from ld3m_min.io.seeds import seeded
+from ld3m_min.networks import build_network
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.prior.schedule import alphas_cumprod, ldm_scheduler
-from ld3m_min.residual import NO_RESIDUAL, PAPER_RESIDUAL, PUBLIC_RESIDUAL, Residual
+from ld3m_min.residual import (
+    NO_RESIDUAL,
+    PAPER_RESIDUAL,
+    PUBLIC_RESIDUAL,
+    Residual,
+)
 from ld3m_min.sampler import SamplerConfig, generate_latents
+from ld3m_min.spaces import draw_initial_images
+from ld3m_min.spaces.ld3m import forward_noise
 
-T = 10
+set_matplotlib_formats("png")
+BLUE, ORANGE, PURPLE, GREY = "#1f5fa8", "#b4530a", "#7a3fa0", "#57606a"
+near = torch.testing.assert_close
 
 # %% [markdown]
 # ## The coefficients
@@ -54,14 +68,15 @@ T = 10
 # share of the signal's variance that is left.
 
 # %%
-alpha_bar = alphas_cumprod(ldm_scheduler()).tolist()  # for all 1000 training steps
+T = 10
+alpha_bar = alphas_cumprod(ldm_scheduler()).tolist()  # of 1000 steps
 visited = sampler.timesteps(T, 1000)
-gamma = [alpha_bar[0], *(alpha_bar[t] for t in visited)]  # gamma[t] for t = 0 ... T
+gamma = [alpha_bar[0], *(alpha_bar[t] for t in visited)]  # t = 0 ... T
 alpha = [None, *(gamma[t] / gamma[t - 1] for t in range(1, T + 1))]
-sigma = [
-    None,
-    *(math.sqrt((1 - gamma[t - 1]) / (1 - gamma[t]) * (1 - alpha[t])) for t in range(1, T + 1)),
-]
+sigma = [None]
+for t in range(1, T + 1):
+    left = (1 - gamma[t - 1]) / (1 - gamma[t])
+    sigma.append(math.sqrt(left * (1 - alpha[t])))
 rows = {
     t: {
         "told to f": visited[t - 1],
@@ -111,8 +126,10 @@ class Toy:
 
 toy = Toy()
 g = torch.Generator().manual_seed(seed)
-Z, noise = (torch.randn(3, 1, 2, 2, generator=g, dtype=torch.float64) for _ in range(2))
-c = torch.randn(3, 1, 1, generator=g, dtype=torch.float64)
+kind = {"generator": g, "dtype": torch.float64}
+Z, noise = (torch.randn(3, 1, 2, 2, **kind) for _ in range(2))
+c = torch.randn(3, 1, 1, **kind)
+toy_codes = Z, c, noise
 
 # %% [markdown]
 # ## Equation (4) is the mean of DDIM at eta = 1
@@ -120,21 +137,52 @@ c = torch.randn(3, 1, 1, generator=g, dtype=torch.float64)
 # The paper takes the mean from DDPM: subtract a share of the predicted noise, divide by
 # $\sqrt{\alpha_t}$. The package goes another way: first the clean latent that the prediction
 # implies, $\hat z_0$, then noise it again, but less. With fresh noise of standard deviation
-# $\sigma_t$, both are the same.
+# $\sigma_t$, both should be the same.
 
 
 # %%
 def mu_ddpm(z, f, t):  # equation (4)
-    return (z - (1 - alpha[t]) / math.sqrt(1 - gamma[t]) * f) / math.sqrt(alpha[t])
+    share = (1 - alpha[t]) / math.sqrt(1 - gamma[t])
+    return (z - share * f) / math.sqrt(alpha[t])
 
 
 def mu_ddim(z, f, t):  # what ld3m_min.sampler computes, for eta = 1
     z0 = (z - math.sqrt(1 - gamma[t]) * f) / math.sqrt(gamma[t])
-    return math.sqrt(gamma[t - 1]) * z0 + math.sqrt(1 - gamma[t - 1] - sigma[t] ** 2) * f
+    rest = math.sqrt(1 - gamma[t - 1] - sigma[t] ** 2)
+    return math.sqrt(gamma[t - 1]) * z0 + rest * f
 
 
 f = toy.predict_noise(Z, None, c)
-print([torch.allclose(mu_ddpm(Z, f, t), mu_ddim(Z, f, t), rtol=1e-9) for t in range(T, 0, -1)])
+ts = range(T, 0, -1)
+ddpm = torch.stack([mu_ddpm(Z, f, t) for t in ts]).flatten(1)
+ddim = torch.stack([mu_ddim(Z, f, t) for t in ts]).flatten(1)
+print("steps and numbers:", tuple(ddpm.shape))
+
+# %% mystnb={"image": {"alt": "Two plots, one above the other, over t from 10 to 1. Above, a thick line for equation (4) and a dashed one for the package lie on top of each other. Below, their largest difference at each step: less than ten to the minus fifteen."}}
+fig, (axis, below) = plt.subplots(
+    2,
+    1,
+    figsize=(4.6, 3.6),
+    sharex=True,
+    height_ratios=(2, 1),
+)
+axis.plot(ts, ddpm[:, 0], color=BLUE, lw=5, alpha=0.5, label="equation (4)")
+axis.plot(ts, ddim[:, 0], "--", color=ORANGE, lw=2, label="by $\\hat z_0$")
+axis.set_ylabel("mean, first number")
+axis.set_title("One mean, computed in two ways", fontsize=11)
+axis.legend(frameon=False, fontsize=9)
+below.bar(ts, 1e15 * (ddpm - ddim).abs().amax(1), color=GREY)
+below.set(xlabel="step t", ylabel="apart, $10^{-15}$", xlim=(T + 0.6, 0.4))
+for one in (axis, below):
+    one.grid(alpha=0.3)
+fig.tight_layout()
+# %% [markdown]
+# *Above, the first of the toy's twelve numbers; below, the largest difference of all twelve. It is
+# the rounding of float64.*
+
+# %% tags=["hide-cell"]
+near(ddpm, ddim, rtol=1e-9, atol=1e-8)
+assert (ddpm - ddim).abs().max() < 1e-13
 
 # %% [markdown]
 # ## Equations (5) and (6) by hand
@@ -147,23 +195,72 @@ print([torch.allclose(mu_ddpm(Z, f, t), mu_ddim(Z, f, t), rtol=1e-9) for t in ra
 def paper(Z, c, noise, residual, f=toy.predict_noise):
     fresh = sampler.ancestral_noise(noise, T)  # one for each step
     z_T = math.sqrt(gamma[T]) * Z + math.sqrt(1 - gamma[T]) * noise
-    z = z_T
+    states = [z_T]
     for t in range(T, 0, -1):
-        mean = mu_ddpm(z, f(z, t, c), t)
+        mean = mu_ddpm(states[-1], f(states[-1], t, c), t)
         if residual:
             mean = (1 - t / T) * mean + t / T * z_T  # equation (6)
-        z = mean + sigma[t] * fresh[t - 1]  # sigma, not its square: see below
-    return z
+        # equation (5): sigma, not its square, see below
+        states.append(mean + sigma[t] * fresh[t - 1])
+    return torch.stack(states)
 
 
 def package(residual, eta, prior=toy):
-    return generate_latents(
-        prior, Z, c, noise, SamplerConfig(steps=T, guidance_scale=1, eta=eta, residual=residual)
+    config = SamplerConfig(
+        steps=T,
+        guidance_scale=1,
+        eta=eta,
+        residual=residual,
     )
+    steps = []
+    z0 = generate_latents(prior, *toy_codes, config, callback=steps.append)
+    states = torch.stack([steps[0].z, *(s.z_next for s in steps)])
+    assert torch.equal(states[-1], z0)
+    return states
 
 
-print("(5):", torch.allclose(paper(Z, c, noise, False), package(NO_RESIDUAL, eta=1)))
-print("(6):", torch.allclose(paper(Z, c, noise, True), package(PAPER_RESIDUAL, eta=1)))
+by_hand = {
+    "(5)": paper(Z, c, noise, False),
+    "(6)": paper(Z, c, noise, True),
+}
+theirs = {
+    "(5)": package(NO_RESIDUAL, eta=1),
+    "(6)": package(PAPER_RESIDUAL, eta=1),
+}
+print("states by hand:", tuple(by_hand["(6)"].shape))
+
+# %% mystnb={"image": {"alt": "Two curves over the states from t = 10 to t = 0, for equations (5) and (6). Both start at one point and then go apart. Circles of the package lie on the curves that were computed by hand."}}
+STYLES = {
+    "(5)": (GREY, "-"),
+    "(6)": (BLUE, "--"),
+    "public code": (ORANGE, "-."),
+}
+
+
+def compare(by_hand, theirs, title):
+    """One number of the states: lines by hand, circles by the package."""
+    fig, axis = plt.subplots(figsize=(4.6, 2.8))
+    for name, states in by_hand.items():
+        colour, style = STYLES[name]
+        t = range(T, -1, -1)
+        axis.plot(t, states.flatten(1)[:, 0], style, color=colour, label=name)
+        dots = theirs[name].flatten(1)[:, 0]
+        axis.plot(t, dots, "o", color=colour, mfc="none")
+    axis.set(xlabel="state t", ylabel="first number", xlim=(T + 0.4, -0.4))
+    axis.set_title(title, fontsize=11)
+    axis.legend(frameon=False, fontsize=9)
+    axis.grid(alpha=0.3)
+    fig.tight_layout()
+    return fig
+
+
+_ = compare(by_hand, theirs, "Equations (5) and (6)")
+# %% [markdown]
+# *The walk of one number of the toy's state: lines by hand, circles from the package.*
+
+# %% tags=["hide-cell"]
+for name, states in by_hand.items():
+    near(states, theirs[name])
 
 # %% [markdown]
 # ## The public code's step by hand
@@ -176,39 +273,66 @@ print("(6):", torch.allclose(paper(Z, c, noise, True), package(PAPER_RESIDUAL, e
 # %%
 def public(Z, c, noise):
     z = math.sqrt(gamma[T]) * Z + math.sqrt(1 - gamma[T]) * noise
+    states = [z]
     for t in range(T, 0, -1):
         f = toy.predict_noise(z, t, c)
         z0 = (z - math.sqrt(1 - gamma[t]) * f) / math.sqrt(gamma[t])
         w = (t - 1) / (T - 1)
         z0 = (1 - w) * z0 + w * toy.quantize(Z)
         z = math.sqrt(gamma[t - 1]) * z0 + math.sqrt(1 - gamma[t - 1]) * f
-    return z
+        states.append(z)
+    return torch.stack(states)
 
 
-print(torch.allclose(public(Z, c, noise), package(PUBLIC_RESIDUAL, eta=0)))
+by_hand["public code"] = public(Z, c, noise)
+theirs["public code"] = package(PUBLIC_RESIDUAL, eta=0)
+
+# %% mystnb={"image": {"alt": "Three curves over the states from t = 10 to t = 0, for equations (5) and (6) and the public code. All start at one point. The public code's curve is smooth, as no fresh noise is added. Circles of the package lie on the curves that were computed by hand."}}
+_ = compare(by_hand, theirs, "The public code's step beside them")
+# %% [markdown]
+# *As above, with the public code's step. Its curve is smooth, since no fresh noise comes in.*
+
+# %% tags=["hide-cell"]
+near(by_hand["public code"], theirs["public code"])
 
 # %% [markdown]
 # ## What happens at t = T
 #
-# There the weight is 1. Equation (6) replaces the mean by $z_T$ as a whole, so the first prediction
-# of the network is lost. Make that prediction absurd, and nothing changes; in the public code it
-# still gives the noise of the next state.
+# There the weight is 1. Equation (6) replaces the mean by $z_T$ as a whole; the public code
+# replaces the predicted clean latent. Now make the first prediction of the network absurd: 100 too
+# large.
+#
+# ```{admonition} Make a prediction
+# Which of the two results notices?
+# ```
 
 
 # %%
 class Absurd(Toy):
     def predict_noise(self, z, t, c):
-        return super().predict_noise(z, t, c) + 100.0 * (t == visited[-1]).view(-1, 1, 1, 1)
+        first = (t == visited[-1]).view(-1, 1, 1, 1)
+        return super().predict_noise(z, t, c) + 100.0 * first
 
 
+moved = {}
 for name, residual, eta in (
     ("equation (6)", PAPER_RESIDUAL, 1),
     ("public code", PUBLIC_RESIDUAL, 0),
 ):
-    print(
-        f"{name}: the same result,",
-        torch.equal(package(residual, eta), package(residual, eta, prior=Absurd())),
-    )
+    usual = package(residual, eta)
+    absurd = package(residual, eta, prior=Absurd())
+    moved[name] = (absurd[-1] - usual[-1]).abs().max().item()
+    print(f"{name}: the result moves by {moved[name]:.1f}")
+
+# %% [markdown]
+# ```{admonition} Answer
+# :class: dropdown
+# The public code's. There the absurd prediction is still the noise of the next state. With equation
+# (6) the first prediction is lost, and the first call of the network is for nothing.
+# ```
+
+# %% tags=["hide-cell"]
+assert moved["equation (6)"] == 0 < moved["public code"]
 
 # %% [markdown]
 # ## Sigma, not sigma squared
@@ -230,13 +354,16 @@ def final_variance(steps, power):
     return v
 
 
-assert abs(final_variance(1000, 1) - 1) < 0.02 and final_variance(1000, 2) < 0.01
-pd.DataFrame(
-    {
-        n: {"sigma": final_variance(n, 1), "sigma^2": final_variance(n, 2)}
-        for n in (10, 50, 200, 1000)
-    }
-).round(4)
+powers = {"sigma": 1, "sigma^2": 2}
+table = {
+    n: {name: final_variance(n, power) for name, power in powers.items()}
+    for n in (10, 50, 200, 1000)
+}
+pd.DataFrame(table).round(4)
+
+# %% tags=["hide-cell"]
+assert abs(final_variance(1000, 1) - 1) < 0.02
+assert final_variance(1000, 2) < 0.01
 
 # %% [markdown]
 # With $\sigma_t$ the variance comes out right as the steps become finer (with few steps, too little
@@ -250,38 +377,45 @@ pd.DataFrame(
 # The weight need not fall linearly. The paper leaves other decays to future work; here they are
 # values of one field.
 
-# %%
-fig, axes = plt.subplots(1, 2, figsize=(7.6, 2.6), sharey=True)
+# %% mystnb={"image": {"alt": "Two plots of the weight of the initial state over the step t, from 10 to 1. On the left, into the mean as equation (6), the linear weight falls from 1 to a tenth; on the right, into the clean latent as the public code, from 1 to 0. The other decays fall earlier or later."}}
+fig, axes = plt.subplots(1, 2, figsize=(4.6, 3.4), sharey=True)
 steps = range(T, 0, -1)
-for axis, into in zip(axes, ("mean", "x0"), strict=True):
-    for decay in sampler.DECAYS:
-        weights = [Residual(into, "clean", decay).weight(t - 1, T) for t in steps]
-        axis.plot(steps, weights, marker=".", lw=1.2, label=decay)
-    axis.set(xlabel="step t", xlim=(T + 0.3, 0.7))
-    axis.set_title(
-        {"mean": "into the mean, as equation (6)", "x0": "into the clean latent, as the code"}[
-            into
-        ],
-        fontsize=9,
-    )
+titles = {
+    "mean": "into the mean,\nas (6)",
+    "x0": "into $\\hat z_0$,\nas the code",
+}
+looks = ("-o", "--s", "-.^", ":D", "-v", "--x", "-.+", ":*")
+for axis, into in zip(axes, titles, strict=True):
+    for k, decay in enumerate(sampler.DECAYS):
+        weighted = Residual(into, "clean", decay)
+        weights = [weighted.weight(t - 1, T) for t in steps]
+        look = looks[k % len(looks)]
+        axis.plot(steps, weights, look, ms=4, lw=1.2, label=decay)
+    axis.set(xlabel="step t", xlim=(T + 0.5, 0.5), xticks=(10, 5, 1))
+    axis.set_title(titles[into], fontsize=10)
     axis.grid(alpha=0.3)
 axes[0].set_ylabel("weight of the initial state")
-axes[1].legend(frameon=False, fontsize=8, bbox_to_anchor=(1.02, 1))
-fig.tight_layout()
+handles, names = axes[0].get_legend_handles_labels()
+style = {"frameon": False, "fontsize": 9, "ncols": 3}
+fig.legend(handles, names, loc="lower center", **style)
+fig.tight_layout(rect=(0, 0.06 * -(-len(names) // 3), 1, 1))
+# %% [markdown]
+# *The weight of the initial state, for each decay, at the two places where it can be mixed in.*
+
 # %% [markdown]
 # ## On a real prior: images
 #
 # Ten digits, encoded; the noise is drawn once and is the same in every row. One setting differs
-# from row to row.
+# from row to row: no residual, equations (5) and (6), the public code, and the two crossings of
+# (6) and the code.
+#
+# ```{admonition} Make a prediction
+# Which rows stay near the real digits, and which one looks worst?
+# ```
 
 # %%
-from ld3m_min.data import load_data
-from ld3m_min.io.seeds import seeded
-from ld3m_min.networks import build_network
-from ld3m_min.spaces import draw_initial_images
-from ld3m_min.spaces.ld3m import forward_noise
-
-data, prior = load_data("digits"), LatentDiffusionPrior.from_pretrained("digits")
+data = load_data("digits")
+prior = LatentDiffusionPrior.from_pretrained("digits")
 images, labels = draw_initial_images(data, 1 if preset == "smoke" else 3, seed)
 Z, c = prior.encode(images), prior.class_conditioning(labels)
 noise = forward_noise(Z.shape, seed)
@@ -301,24 +435,50 @@ with torch.no_grad():
         name: prior.decode(generate_latents(prior, Z, c, noise, config))
         for name, config in VARIANTS.items()
     }
-shown = [k * len(labels) // 10 for k in (2, 4, 6, 7, 9)]
-_ = viz.image_grid(
-    torch.cat([x[shown] for x in (images, *made.values())]),
-    5,
-    row_labels=["real", *made],
-    scale=0.7,
-)
+apart = {n: (x - images).square().mean().item() for n, x in made.items()}
+distance = {name: d / apart["none"] for name, d in apart.items()}
 
+# %% mystnb={"image": {"alt": "Seven rows of five digits, with a bar beside each but the first. The real digits; without residual and with equation (5), other digits of the same classes; equation (6), with rough strokes; public code and clean in mean, nearly the real digits, with very short bars; noised in z0, faint and broken digits with the longest bar."}}
+shown = [k * len(labels) // 10 for k in (2, 4, 6, 7, 9)]
+columns, names = len(shown), ["real", *made]
+rows = torch.stack([x[shown].mean(1) for x in (images, *made.values())])
+rows = torch.nn.functional.pad(rows, (1, 1, 1, 1), value=1)  # white frames
+sheet = rows.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+fig, (left, right) = plt.subplots(
+    1,
+    2,
+    figsize=(4.6, 3.9),
+    sharey=True,
+    width_ratios=(columns, 2.2),
+)
+extent = (0, columns, len(names) - 0.5, -0.5)
+left.imshow(sheet.clamp(0, 1), cmap="gray", extent=extent, aspect="auto")
+left.set(xticks=[], yticks=range(len(names)))
+left.set_yticklabels(names, fontsize=9)
+right.barh(range(1, len(names)), distance.values(), color=BLUE, height=0.6)
+for k, d in enumerate(distance.values(), 1):
+    right.text(d + 0.06, k, f"{d:.2f}", va="center", fontsize=9)
+right.set_xlabel("relative to none", fontsize=9)
+right.set(xlim=(0, 2.9), xticks=(0, 1, 2))
+right.set_title("distance", fontsize=10)
+right.tick_params(axis="y", length=0)
+right.grid(axis="x", alpha=0.3)
+left.set_title("one change in each row", fontsize=10)
+fig.tight_layout()
 # %% [markdown]
+# *Five of the digits in each row, and the mean squared difference from the real ones, over all ten,
+# relative to the row without residual.*
+#
+# ```{admonition} Answer
+# :class: dropdown
 # Without the residual the prior writes its own digit of the class $c$, not the one that $\Z$
 # encodes. With equation (6) noise is mixed into every state, the last one included, and the strokes
-# suffer. With the clean code the image stays near the one that $\Z$ came from. How near, in mean
-# squared difference, relative to the row without residual:
+# suffer. With the clean code, wherever it is mixed in, the image stays near the one that $\Z$ came
+# from.
+# ```
 
-# %% tags=["nbval-ignore-output"]
-distance = {name: float((x - images).square().mean()) for name, x in made.items()}
-print({name: round(d / distance["none"], 4) for name, d in distance.items()})
-assert max(distance["public"], distance["clean in mean"]) < 0.5 * distance["none"]
+# %% tags=["hide-cell"]
+assert max(distance["public"], distance["clean in mean"]) < 0.5
 
 # %% [markdown]
 # ## On a real prior: gradients
@@ -327,19 +487,25 @@ assert max(distance["public"], distance["clean in mean"]) < 0.5 * distance["none
 # steps. Take one loss, the distance of ten mean embeddings (distribution matching), and record the
 # norm of its gradient at every state. The callback sees each state as it is made; `retain_grad`
 # keeps what autograd computes there.
+#
+# ```{admonition} Make a prediction
+# By what factor does each residual enlarge the gradient of $\Z$? Remember the
+# $\sqrt{\gamma_T}$ of the first table, and which rows have $\Z$ in them by another way.
+# ```
 
 # %%
 network = build_network(
-    "ConvNet", size=32, depth=3, width=32, generator=seeded(seed, "network")
+    "ConvNet",
+    size=32,
+    depth=3,
+    width=32,
+    generator=seeded(seed, "network"),
 ).requires_grad_(False)
-target = torch.stack(
-    [
-        network.embed(data.normalise(data.train.sample_class(k, 64, seeded(seed, "real", k)))).mean(
-            0
-        )
-        for k in range(10)
-    ]
-)
+target = []
+for k in range(10):
+    real = data.train.sample_class(k, 64, seeded(seed, "real", k))
+    target.append(network.embed(data.normalise(real)).mean(0))
+target = torch.stack(target)
 
 
 def gradients(config):
@@ -351,7 +517,8 @@ def gradients(config):
             states.append(z)
 
     z0 = generate_latents(prior, *codes, noise, config, callback=keep)
-    embedded = network.embed(data.normalise(prior.decode(z0))).unflatten(0, (10, -1)).mean(1)
+    embedded = network.embed(data.normalise(prior.decode(z0)))
+    embedded = embedded.unflatten(0, (10, -1)).mean(1)
     (embedded - target).square().sum().backward()
     return {
         "Z": codes[0].grad.norm().item(),
@@ -361,46 +528,96 @@ def gradients(config):
 
 
 norms = {name: gradients(config) for name, config in VARIANTS.items()}
-print(
-    {
-        name: (len(n["z"]), all(x > 0 for x in (n["Z"], n["c"], *n["z"][1:])))
-        for name, n in norms.items()
-    }
+print("states with a gradient:", {n: len(x["z"]) for n, x in norms.items()})
+
+# %% mystnb={"image": {"alt": "Two bar charts on logarithmic axes, a row for each variant. On the left, the gradients of Z and c relative to the row without residual: that of Z is more than ten times as large for the two clean ones, about three times for noised in z0, and 1.7 times for (6); that of c is a fifth for the clean ones, and half as large again for (5). On the right, the gradient of Z over that of the state z T: it lies on a dotted line at 0.029 for none, (5), (6) and noised in z0, and to the right of it for the two clean ones; an arrow stands where nothing arrives at z T."}}
+fig, (left, right) = plt.subplots(
+    1,
+    2,
+    figsize=(4.6, 3.4),
+    sharey=True,
+    width_ratios=(3, 2),
 )
-
-# %% tags=["nbval-ignore-output"]
-pd.DataFrame(
-    {name: {f"dL/d{x}": n[x] / norms["none"][x] for x in "Zc"} for name, n in norms.items()}
-).T.round(3)
-
+place = range(len(norms))
+for shift, x, colour in ((-0.2, "Z", BLUE), (0.2, "c", ORANGE)):
+    ratio = [n[x] / norms["none"][x] for n in norms.values()]
+    y = [k + shift for k in place]
+    left.barh(y, ratio, height=0.36, color=colour, label=f"of {x}")
+left.set(xscale="log", yticks=place, yticklabels=list(norms))
+left.invert_yaxis()
+left.set_title("gradient,\nrelative to none", fontsize=10)
+left.legend(frameon=False, fontsize=9)
+right.axvline(math.sqrt(gamma[T]), ls=":", color=GREY)
+for k, n in enumerate(norms.values()):
+    if n["z"][0]:
+        right.plot(n["Z"] / n["z"][0], k, "o", color=PURPLE)
+    else:  # nothing arrives at z_T
+        right.plot(100, k, ">", color=PURPLE)
+right.set(xscale="log", xlim=(0.008, 200))
+right.set_title("of Z, over\nthat of $z_T$", fontsize=10)
+for axis in (left, right):
+    axis.grid(axis="x", alpha=0.3)
+fig.tight_layout()
 # %% [markdown]
+# *Left, the norms of both gradients, relative to the row without residual. Right, the gradient of
+# $\Z$ over the one that arrives at $z_T$; the dotted line is $\sqrt{\gamma_T} = 0.029$. The arrow:
+# nothing arrives at $z_T$, since the clean code takes its place.*
+#
+# ```{admonition} Answer
+# :class: dropdown
 # Compare rows of the same sampler, equation (6) with (5) and the others with "none": every residual
-# makes the gradient of $\Z$ larger; the clean ones by far the most. The reason is in the first
-# table. Where nothing but $z_T$ brings $\Z$ into the chain, its gradient is that of $z_T$ times
+# makes the gradient of $\Z$ larger; the clean ones by far the most. The right side has the reason.
+# Where nothing but $z_T$ brings $\Z$ into the chain, its gradient is that of $z_T$ times
 # $\sqrt{\gamma_T} = 0.029$, with equation (6) too. The clean source is a way round that factor.
+# ```
 
-# %%
+# %% tags=["hide-cell", "nbval-ignore-output"]
+size = {name: {x: n[x] for x in "Zc"} for name, n in norms.items()}
+relative = pd.DataFrame(size).T / pd.Series(size["none"])
+relative.rename(columns="dL/d{}".format).round(3)
+
+# %% tags=["hide-cell"]
+for n in norms.values():
+    assert all(x > 0 for x in (n["Z"], n["c"], *n["z"][1:]))
 factor = math.sqrt(gamma[T])
-print({name: math.isclose(n["Z"], factor * n["z"][0], rel_tol=1e-3) for name, n in norms.items()})
-assert (
-    norms["public"]["Z"] > 2 * norms["eq. (6)"]["Z"]
-    and norms["eq. (6)"]["Z"] > norms["eq. (5)"]["Z"]
-)
+alone = set()
+for name, n in norms.items():
+    if math.isclose(n["Z"], factor * n["z"][0], rel_tol=1e-3):
+        alone.add(name)
+assert alone == {"none", "eq. (5)", "eq. (6)", "noised in z0"}
+assert norms["public"]["Z"] > 2 * norms["eq. (6)"]["Z"]
+assert norms["eq. (6)"]["Z"] > norms["eq. (5)"]["Z"]
+for name in ("public", "clean in mean", "noised in z0"):
+    assert norms[name]["Z"] > norms["none"]["Z"]
 
 # %% [markdown]
 # And the chain itself, does the gradient vanish on it? State by state, from $z_T$ to $z_0$:
 
-# %%
-fig, axis = plt.subplots(figsize=(6, 2.8))
-for name, style in (("none", "-"), ("eq. (5)", "--"), ("eq. (6)", "-."), ("public", ":")):
-    axis.plot(range(T, -1, -1), norms[name]["z"], style, marker=".", label=name)
-assert norms["none"]["z"][0] > 0.5 * norms["none"]["z"][-1]
-axis.set(xlabel="state t", ylabel="norm of the gradient there", yscale="log", xlim=(T + 0.3, -0.3))
-axis.legend(frameon=False, fontsize=8)
+# %% mystnb={"image": {"alt": "Norm of the gradient at each state, from t = 10 to t = 0, on a logarithmic axis, for none, (5), (6) and the public code. The lines without residual are nearly level. That of (6) drops nearly a thousandfold from t = 10 to 9 and climbs back by t = 5. That of the public code is level down to t = 5 and then rises a little."}}
+fig, axis = plt.subplots(figsize=(4.6, 3.2))
+looks = {
+    "none": "-o",
+    "eq. (5)": "--s",
+    "eq. (6)": "-.^",
+    "public": ":D",
+}
+colours = (GREY, PURPLE, BLUE, ORANGE)
+for (name, look), colour in zip(looks.items(), colours, strict=True):
+    line = norms[name]["z"]
+    axis.plot(range(T, -1, -1), line, look, ms=4, color=colour, label=name)
+axis.set(xlabel="state t", yscale="log", xlim=(T + 0.3, -0.3))
+axis.set_ylabel("norm of the gradient there")
+axis.set_title("Does the gradient vanish on the chain?", fontsize=11)
+axis.legend(frameon=False, fontsize=9)
 axis.grid(alpha=0.3)
 fig.tight_layout()
 Path(out).mkdir(parents=True, exist_ok=True)
 fig.savefig(Path(out) / "gradients.png", dpi=100)
+# %% [markdown]
+# *The norm of the gradient at each state of the walk, on the way from $z_T$ (left) to $z_0$.*
+
+# %% tags=["hide-cell"]
+assert norms["none"]["z"][0] > 0.5 * norms["none"]["z"][-1]
 
 # %% [markdown]
 # Without a residual the norm at $z_T$ is of the size it has at $z_0$, or larger: on this prior,
@@ -423,17 +640,58 @@ fig.savefig(Path(out) / "gradients.png", dpi=100)
 # 2. Set $\eta = 0$ and `into="mean"`, `source="noised"`. Compute the final state of the toy for $p
 #    = q = 0$ by hand.
 # 3. How do `VARIANTS` rank at $T = 40$? What happens to $\sqrt{\gamma_T}$?
-#
-# ```{admonition} Solutions
+
+# %% [markdown]
+# ```{admonition} Solution 1
 # :class: dropdown
-# 1. For example $(t-1)/(T-1)\cdot w$ with $w < 1$; or $(t-1)/T$, which is $0.9$ at the first of ten
-#    steps and 0 at the last.
-# 2. With $f = 0$ the mean is $z_t\sqrt{\gamma_{t-1}/\gamma_t}$, since
-#    $\hat z_0 = z_t/\sqrt{\gamma_t}$ is scaled by $\sqrt{\gamma_{t-1}}$. So
-#    $z_{t-1} = (1-\frac tT)\,z_t\sqrt{\gamma_{t-1}/\gamma_t} + \frac tT z_T$, all multiples of
-#    $z_T$; `Toy.p = Toy.q = 0` and `package(PAPER_RESIDUAL, 0)` give the same.
-# 3. $\sqrt{\gamma_T}$ falls to 0.015, so the rows "none", "eq. (5)", "eq. (6)" and "noised in z0"
-#    lose half of their gradient by that alone; the clean sources do not.
+# For example $(t-1)/(T-1)\cdot w$ with $w < 1$; or $(t-1)/T$, which is $0.9$ at the first of ten
+# steps and 0 at the last. The folded cell has both, with $w = 0.9$.
 # ```
+
+# %% tags=["hide-cell"]
+first = {t: round(0.9 * (t - 1) / (T - 1), 2) for t in (T, 5, 1)}
+second = {t: (t - 1) / T for t in (T, 5, 1)}
+print("w (t - 1)/(T - 1):", first)
+print("(t - 1)/T:        ", second)
+assert max(*first.values(), *second.values()) < 1
+
+# %% [markdown]
+# ```{admonition} Solution 2
+# :class: dropdown
+# With $f = 0$ the mean is $z_t\sqrt{\gamma_{t-1}/\gamma_t}$, since $\hat z_0 = z_t/\sqrt{\gamma_t}$
+# is scaled by $\sqrt{\gamma_{t-1}}$. So
+# $z_{t-1} = (1-\frac tT)\,z_t\sqrt{\gamma_{t-1}/\gamma_t} + \frac tT z_T$, and every state is a
+# multiple of $z_T$. The folded cell follows the multiple, and finds the package's states there.
+# ```
+
+# %% tags=["hide-cell"]
+silent = Toy()
+silent.p = silent.q = 0.0
+multiples = [1.0]
+for t in range(T, 0, -1):
+    kept = (1 - t / T) * math.sqrt(gamma[t - 1] / gamma[t])
+    multiples.append(kept * multiples[-1] + t / T)
+with_zero = package(PAPER_RESIDUAL, 0, prior=silent)
+near(with_zero, torch.tensor(multiples).view(-1, 1, 1, 1, 1) * with_zero[0])
+print("multiples of z_T:", [round(m, 2) for m in multiples])
+
+# %% [markdown]
+# ```{admonition} Solution 3
+# :class: dropdown
+# $\sqrt{\gamma_T}$ falls by half, so the rows "none", "eq. (5)", "eq. (6)" and "noised in z0" lose
+# half of their gradient by that alone; the clean sources do not.
+# ```
+
+# %% tags=["hide-cell"]
+last = {n: alpha_bar[sampler.timesteps(n, 1000)[-1]] for n in (10, 40)}
+print("sqrt(gamma_T):", {n: round(math.sqrt(g), 4) for n, g in last.items()})
+assert 0.45 < math.sqrt(last[40] / last[10]) < 0.55
+
+# %% [markdown]
+# **To take away.** Equation (4) and the step by way of $\hat z_0$ are one step, so all variants are
+# one loop with a residual of two choices: what is mixed in, and into what. Equation (6) mixes in
+# $z_T$, which holds three per cent of $\Z$, and every gradient of $\Z$ passes that factor. The
+# clean code is a way round it: the image stays near the start, and the gradient is many times
+# larger.
 #
 # **Next**: {doc}`32_initialise_latents`.

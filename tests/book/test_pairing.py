@@ -10,6 +10,9 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MAX_BYTES = 300_000
 MAX_IGNORED = 1 / 3  # share of code cells whose outputs nbval may not compare
+MAX_LINE, MAX_SHOWN_LINE = 100, 80  # of a source; of a code cell that needn't be scrolled
+# notebooks that show what they claim, and assert it in folded cells
+SHOWN = [p for p in NOTEBOOKS if p.stem[:2] in ("22", "31")]
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\-])(?:/(?:[\w.-]+/)+[\w.-]+|[A-Z]:\\\w+)")
 DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]+")
 
@@ -83,3 +86,33 @@ class TestNotebook:
         assert any("parameters" in c.metadata.get("tags", []) for c in code_cells(path)), (
             "papermill needs the cell"
         )
+
+    def test_lines_are_short(self, path):
+        lines = path.with_suffix(".py").read_text(encoding="utf-8").splitlines()
+        long = [x for x in lines if len(x) > MAX_LINE and not x.startswith("# %%")]
+        assert not long, "only a cell's first line, with its alternative text, may be longer"
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.stem)
+class TestShown:
+    def test_pictures_have_alternative_text(self, path):
+        for cell in code_cells(path):
+            kinds = [kind for out in cell.outputs for kind in out.get("data", {})]
+            if any(kind.startswith("image/") for kind in kinds):
+                alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+                assert len(alt) > 40, cell.source
+
+    def test_no_truth_value_is_printed(self, path):
+        texts = [t for c in code_cells(path) for t in output_texts(c)]
+        assert not [t for t in texts if re.search(r"\b(True|False)\b", t)], (
+            "show a picture or a number, and assert in a folded cell"
+        )
+
+    def test_code_need_not_be_scrolled(self, path):
+        lines = [x for c in code_cells(path) for x in c.source.splitlines()]
+        assert not [x for x in lines if len(x) > MAX_SHOWN_LINE]
+
+    def test_imports_are_folded(self, path):
+        opening = code_cells(path)[1]
+        assert "import torch" in opening.source
+        assert "hide-cell" in opening.metadata["tags"]
