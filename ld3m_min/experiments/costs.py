@@ -26,6 +26,7 @@ from ld3m_min.prior.style_config import STYLE_PRESETS
 PROCESS = 700 * 2**20  # bytes of a process that has PyTorch and the digits in it
 RECORD = 60_000  # bytes of a record with its pictures, where a folder has none to measure
 SLOW = 10e9  # operations a second, of a part that no record has timed
+HOST = 8 * 2**30  # bytes beside a GPU: the data, and the process
 GPU_TFLOPS = 5.0  # an assumption: no record of a GPU says better
 PRIOR_COPIES = 8  # of its weights in the folder of its training: checkpoints, averages, the model
 RUN_COPIES = 8  # of what is learned, in the folder of a cell's run
@@ -39,7 +40,7 @@ class Cost:
 
     Attributes:
         seconds: on one thread, or on the GPU that its command names.
-        memory: bytes.
+        memory: of the machine, bytes; counted without recomputation.
         disk: bytes that are kept, its run included.
         measured: whether a job of the same kind was timed.
     """
@@ -96,7 +97,8 @@ class Costs:
         if job.kind == "experts":
             found = operations.experts(job.cell)
             seconds = self._seconds(found, "evaluate", job.on_gpu)
-            return Cost(seconds, PROCESS + found.peak, 4 * found.numbers, measured=False)
+            memory = HOST if job.on_gpu else PROCESS + found.peak
+            return Cost(seconds, memory, 4 * found.numbers, measured=False)
         return self._cell(job.cell, job.on_gpu)
 
     def _cell(self, cell: Cell, on_gpu: bool) -> Cost:
@@ -109,7 +111,8 @@ class Costs:
         judged = operations.evaluation(cell)
         seconds = self._seconds(learned, "distil", on_gpu)
         seconds += self._seconds(judged, "evaluate", on_gpu)
-        return Cost(seconds, PROCESS + max(learned.peak, judged.peak), disk, measured=False)
+        memory = HOST if on_gpu else PROCESS + max(learned.peak, judged.peak)
+        return Cost(seconds, memory, disk, measured=False)
 
     def _prior(self, name: str, on_gpu: bool) -> Cost:
         """Of a prior by the name of its preset."""
@@ -118,7 +121,13 @@ class Costs:
         file = self.folder / f"prior-{name}-seed0.json"
         if file.exists():
             return Cost(float(read_json(file)["seconds"]), memory, disk, measured=True)
-        return Cost(self._seconds(found, "prior", on_gpu), memory, disk, measured=False)
+        if on_gpu:
+            return Cost(self._seconds(found, "prior", on_gpu), HOST, disk, measured=False)
+        # larger images are trained on in other engines: priors of the same size say more
+        timed = self._prior_speeds
+        alike = [speed for other, speed in timed.items() if _side(other) == _side(name)]
+        speed = median(alike) if alike else self.speeds["prior"]
+        return Cost(found.flops / speed, memory, disk, measured=False)
 
     def _seconds(self, found: Operations, part: Part, on_gpu: bool) -> float:
         return found.flops / (1e12 * self.tflops if on_gpu else self.speeds[part])
@@ -138,11 +147,18 @@ class Costs:
                 took = median(r["seconds"][part] for r in same)
                 if took > 1 and (done := count(cell).flops):
                     seen["distil" if part == "distil" else "evaluate"].append(done / took)
+        seen["prior"] = list(self._prior_speeds.values())
+        return {part: median(found) if found else SLOW for part, found in seen.items()}
+
+    @cached_property
+    def _prior_speeds(self) -> dict[str, float]:
+        """Operations a second of the priors that have a record."""
+        found = {}
         for name in (*PRIOR_PRESETS, *STYLE_PRESETS, *FINE_TUNE_PRESETS):
             file = self.folder / f"prior-{name}-seed0.json"
             if file.exists() and (took := read_json(file)["seconds"]):
-                seen["prior"].append(operations.prior(name).flops / took)
-        return {part: median(found) if found else SLOW for part, found in seen.items()}
+                found[name] = operations.prior(name).flops / took
+        return found
 
     @cached_property
     def _like(self) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
@@ -163,6 +179,12 @@ def _kind(cell: Cell) -> tuple[Any, ...]:
     """All of a cell but its seed."""
     plain = replace(cell, seed=0)
     return tuple(getattr(plain, f.name) for f in fields(plain))
+
+
+def _side(prior: str) -> int:
+    """Side of the images of a prior, by the name of its preset, pixels."""
+    known = PRIOR_PRESETS.get(prior) or STYLE_PRESETS.get(prior)
+    return (known or FINE_TUNE_PRESETS[prior]).size
 
 
 def rows(sweep: Sweep, costs: Costs) -> list[Row]:
