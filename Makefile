@@ -1,11 +1,14 @@
 # Everything runs in .venv, which `make setup` builds. No recipe uses a pipe, so no failure is hidden by one.
 #   make book PYTHON=python3.12      another interpreter for the virtual environment
+#   make tables GRIDS="photos*"          other experiments than those of the digits
 #   make setup CONSTRAINTS=          the newest dependencies, not those that are known to work
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# what `make tables` makes: names of grids, patterns, or "paper" for all of them
+GRIDS  ?= digits evidence*
 SOURCES := $(sort $(wildcard notebooks/[0-9]*.py))
 # what `make check` runs: tests of a few seconds that touch most of the package
 FAST   := $(addprefix tests/,book data/test_subsets.py distillers io/test_checkpoints.py io/test_stop.py \
@@ -25,7 +28,7 @@ endef
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check book test test-matrix mutations bench soak notebooks table table-run clean
+.PHONY: help setup check book test test-matrix mutations bench soak notebooks table table-run tables clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -96,6 +99,10 @@ notebooks: $(STAMP)  ## write each .ipynb anew from its .py twin and execute it
 
 table: $(STAMP)  ## print the table of results from the committed records
 	"$(BIN)/python" -m ld3m_min table
+
+tables: $(STAMP)  ## make what is missing on all cores, and print the tables (GRIDS="digits evidence*")
+	"$(BIN)/snakemake" --config 'grids=$(GRIDS)'
+	"$(BIN)/python" -m ld3m_min table --grid '$(GRIDS)'
 
 table-run: $(STAMP)  ## make the records that are missing (resumable, up to an hour on two cores)
 	"$(BIN)/python" -m ld3m_min table --run

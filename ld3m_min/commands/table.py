@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from ld3m_min.commands.options import begin
 from ld3m_min.commands.plain import PlainCommand
-from ld3m_min.experiments import grids, running, tables
+from ld3m_min.errors import InputError
+from ld3m_min.experiments import costs, grids, running, sweep, tables
 from ld3m_min.experiments import records as results
 
 ABOUT = """Print a grid's table from its records, list what is missing, or run it (`--run`).
+
+`--forecast` says what the missing records will cost. Many of them at a time are made by Snakemake,
+from the `Snakefile` of the project.
 
 After `--max-seconds` a run saves and leaves with exit code 75; the same command goes on.
 """
@@ -21,8 +26,12 @@ class TableOptions:
     """Of the run.
 
     Attributes:
-        grid: name of a grid; by default that of the digits, and with `--missing` all of them.
+        grid: name of a grid; by default that of the digits, and with `--missing` and `--forecast`
+            all of them. Of several, separated by spaces or as a pattern ("evidence*"), tables and
+            forecast are printed.
         missing: list what has no record, with the commands that make it.
+        forecast: say what the missing records will cost: jobs, hours, disk and memory.
+        tflops: of a forecast: 10^12 operations a second that a GPU keeps up.
         run: make what has no record.
         only: of a run: the cell of that name alone.
         device: "cpu", "cuda", "cuda:1" or "mps".
@@ -32,6 +41,8 @@ class TableOptions:
 
     grid: str | None = None
     missing: bool = False
+    forecast: bool = False
+    tflops: float = costs.GPU_TFLOPS
     run: bool = False
     only: str = ""
     device: str = "cpu"
@@ -44,12 +55,29 @@ def run(options: TableOptions) -> None:
     begin(options.device, options.max_seconds)
     records = grids.RECORDS if options.records is None else options.records
     if options.missing:
-        wanted = (options.grid,) if options.grid else grids.MEASURED
+        wanted = sweep.chosen(options.grid or sweep.PAPER)
         print("\n".join(grids.commands(wanted, records)) or "nothing is missing")
+        return
+    if options.forecast:
+        if not 0 < options.tflops < math.inf:
+            raise InputError(f"--tflops must be a number above 0, not {options.tflops}")
+        asked = sweep.sweep(options.grid or sweep.PAPER, records)
+        print(costs.forecast_text(asked, costs.Costs(tflops=options.tflops)))
         return
     grid = options.grid or "digits"
     if options.run:
         running.run_grid(grid, only=options.only, records=records, device=options.device)
+    for name in sweep.chosen(grid):
+        _print(name, records)
+
+
+def _print(grid: str, records: Path) -> None:
+    """Print the table of a grid.
+
+    Args:
+        grid: its name.
+        records: folder of the records.
+    """
     absent, cells = grids.missing(grid, records), grids.grid(grid)
     frame = tables.table(
         [r for r in results.load_records(records) if grids.Cell(**r["cell"]) in cells],

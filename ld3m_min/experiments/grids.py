@@ -444,9 +444,9 @@ def commands(names: Iterable[str] = MEASURED, folder: str | Path = RECORDS) -> l
     asked: set[str] = set()
     for name, cells in ((n, missing(n, folder)) for n in names):
         needed = [c.config().prior for c in cells if SPACES[c.system.space].needs_prior]
-        for prior in (p for named in dict.fromkeys(needed) for p in _with_its_start(named)):
-            if prior not in asked and not _is_there(prior):
-                lines.append(f"prior {prior}:  {_prior_command(prior)}")
+        for prior in (p for named in dict.fromkeys(needed) for p in with_its_start(named)):
+            if prior not in asked and not has_prior(prior):
+                lines.append(f"prior {prior}:  {prior_command(prior)}")
             asked.add(prior)
         lines += [f"{c.name}:  {c.command}" for c in cells]
         if name == "imagenette":
@@ -454,15 +454,19 @@ def commands(names: Iterable[str] = MEASURED, folder: str | Path = RECORDS) -> l
     return lines
 
 
-def _with_its_start(prior: str) -> list[str]:
-    """Those of a prior and of what it is fine-tuned from that a preset makes, in that order."""
+def with_its_start(prior: str) -> list[str]:
+    """Those of a prior and of what it is fine-tuned from that a preset makes, in that order.
+
+    Args:
+        prior: name in a configuration.
+    """
     tuned = FINE_TUNE_PRESETS.get(prior)
     names = [prior] if tuned is None else [tuned.prior, prior]
     made_here = PRIOR_PRESETS.keys() | FINE_TUNE_PRESETS.keys() | STYLE_PRESETS.keys()
     return [name for name in names if name in made_here]
 
 
-def _prior_command(prior: str) -> str:
+def prior_command(prior: str) -> str:
     """The command that makes a prior.
 
     Args:
@@ -475,8 +479,12 @@ def _prior_command(prior: str) -> str:
     return f"python -m ld3m_min train-prior --preset {prior}{start}{limit}"
 
 
-def _is_there(prior: str) -> bool:
-    """Whether a prior is shipped, or was made here."""
+def has_prior(prior: str) -> bool:
+    """Whether a prior is shipped, or was made here.
+
+    Args:
+        prior: name of a preset.
+    """
     found = prior_path(prior)
     return _is_prior(SHIPPED / found if isinstance(found, str) else found)
 

@@ -116,6 +116,21 @@ def forecast(
     return Forecast(name, plan, counter.peak, held, size, counter.flops)
 
 
+def forecast_matching(config: DistilConfig, classes: int, each: int) -> Forecast:
+    """Count the distillation loss of one iteration alone, where no prior makes the images.
+
+    Args:
+        config: of the distillation.
+        classes: of the data.
+        each: synthetic images of a class.
+    """
+    shape = classes * each, 3, config.size, config.size
+    images = torch.empty(shape, device="meta").requires_grad_()
+    with Counter([images]) as counter:
+        _match(config, images, classes)
+    return Forecast("matching", Plan(), counter.peak, 0, 0, counter.flops)
+
+
 def codes(
     prior: LatentDiffusionPrior,
     config: DistilConfig,
