@@ -75,7 +75,7 @@ class Stage:
 
     @property
     def output(self) -> str:
-        """Where its jobs' outputs are, with `{job}` for a name."""
+        """Where its jobs' outputs are, with "{job}" in place of a name."""
         first = self.jobs[0]
         return str(first.output).replace(first.name, "{job}")
 
