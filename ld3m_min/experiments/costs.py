@@ -22,6 +22,7 @@ from ld3m_min.experiments.sweep import Job, Sweep
 from ld3m_min.io.files import read_json
 from ld3m_min.prior.presets import FINE_TUNE_PRESETS, PRIOR_PRESETS
 from ld3m_min.prior.style_config import STYLE_PRESETS
+from ld3m_min.prior.training_log import TrainingLog
 
 PROCESS = 700 * 2**20  # bytes of a process that has PyTorch and the digits in it
 RECORD = 60_000  # bytes of a record with its pictures, where a folder has none to measure
@@ -152,12 +153,20 @@ class Costs:
 
     @cached_property
     def _prior_speeds(self) -> dict[str, float]:
-        """Operations a second of the priors that have a record."""
+        """Operations a second of the priors that have a record, or have begun."""
         found = {}
         for name in (*PRIOR_PRESETS, *STYLE_PRESETS, *FINE_TUNE_PRESETS):
             file = self.folder / f"prior-{name}-seed0.json"
             if file.exists() and (took := read_json(file)["seconds"]):
                 found[name] = operations.prior(name).flops / took
+        # one that is kept on its way has timed the steps of its denoiser
+        kept = self.folder.parent / "priors"
+        for name in PRIOR_PRESETS:
+            log = TrainingLog.of(kept / f"{name}-unfinished")
+            seconds = log.seconds - TrainingLog.of(kept / f"{name}-autoencoder").seconds
+            if log.denoiser_steps:
+                share = log.denoiser_steps / PRIOR_PRESETS[name].unet_steps
+                found.setdefault(name, share * operations.prior(name).flops / seconds)
         return found
 
     @cached_property

@@ -72,6 +72,7 @@ def network_rates(
     sets = [select(data, ipc, "random", seed=FIRST_SEED + i) for i in range(SETS)]
     base = eval_preset(name, ipc=ipc, split="validation", repeats=1)
     content = {"train": data.train.digest, "validation": data.validation.digest}
+    asked: list[dict[str, Any]] = []  # the record may hold tries of another protocol as well
 
     def score(network: str, exponent: int) -> float:
         lr = FACTOR**exponent
@@ -96,6 +97,7 @@ def network_rates(
             tried.append(found)
             record = {"schema": 1, "networks": name, "dataset": data.name, "split": "validation"}
             write_json(file, record | {"tries": tried, "environment": environment(device)})
+        asked.append(found)
         values = [-math.inf if v is None else v for v in found["accuracies"]]
         return sum(values) / len(values)
 
@@ -103,8 +105,7 @@ def network_rates(
     for network in bar(wanted, desc="networks", show=progress):
         lr = base.lr.get(network, base.lr["default"])
         climb(partial(score, network), round(math.log(lr, FACTOR)))
-    found = settled(t for t in tried if t["ipc"] == ipc)
-    return {network: found[network] for network in wanted}
+    return settled(asked)
 
 
 def settled(tried: Iterable[Mapping[str, Any]]) -> dict[str, float]:

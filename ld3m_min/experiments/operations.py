@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ld3m_min.backprop import ONE_PASS
 from ld3m_min.config import ARCHITECTURES, DistilConfig, NetworkConfig
+from ld3m_min.errors import InputError
 from ld3m_min.experiments.grids import Cell
 from ld3m_min.networks import build_network
 from ld3m_min.planner.counter import Counter, on_meta
@@ -157,7 +158,8 @@ def _iteration(config: DistilConfig) -> Operations:
     if not SPACES[config.space].needs_prior:  # storage of as many numbers as pixels
         return replace(loss, numbers=CLASSES * config.ipc * 3 * config.size**2)
     generator, images = _untrained(config.prior), CLASSES * each
-    assert generator is not None, "every prior of a grid has a preset"
+    if generator is None:
+        raise InputError(f"the prior {config.prior!r} has no preset, so its work can't be counted")
     steps = config.sampler.steps if config.space == "ld3m" else 0
     if isinstance(generator, StyleGenerator):
         made = _generated(generator, images, grad=True)

@@ -112,8 +112,8 @@ def chosen(names: str | Iterable[str]) -> tuple[str, ...]:
     """Names of grids, in the order in which they are to be made.
 
     Args:
-        names: of grids, patterns such as "evidence*", or "paper" for all that are measured; one
-            text may hold several, with spaces between them.
+        names: of grids, patterns such as "evidence*" of those that are measured, or "paper" for all
+            of these; one text may hold several, with spaces between them.
 
     Raises:
         InputError: nothing has such a name; lists the grids.
@@ -121,10 +121,10 @@ def chosen(names: str | Iterable[str]) -> tuple[str, ...]:
     words = names.split() if isinstance(names, str) else list(names)
     wanted: set[str] = set()
     for word in words:
-        known = MEASURED if word == PAPER else [g for g in GRIDS if fnmatchcase(g, word)]
+        known = MEASURED if word == PAPER else [g for g in MEASURED if fnmatchcase(g, word)]
         if not known:
-            grids.grid(word)  # refuses it
-        wanted.update(known)
+            grids.grid(word)  # one that measures nothing has to be named; no other is let pass
+        wanted.update(known or [word])
     return tuple(g for g in GRIDS if g in wanted)
 
 

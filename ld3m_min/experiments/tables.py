@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,22 @@ from ld3m_min.systems import SYSTEMS
 PAPER = RECORDS.parent / "paper"
 NONE = "–"  # in a table, where there is nothing to say
 BYTES = ("images a class", "bytes a class", "kept as", "shared bytes")
+
+
+def markdown(
+    header: Sequence[object], rows: Iterable[Sequence[object]], align: str = "", rest: str = "r"
+) -> str:
+    """A table as pages have it.
+
+    Args:
+        header: of the columns.
+        rows: as many values each.
+        align: "l" or "r" for the first columns.
+        rest: for the others.
+    """
+    rule = ["---:" if a == "r" else ":---" for a in align.ljust(len(header), rest)]
+    lines = (header, rule, *rows)
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def table(

@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ld3m_min.config import ALGORITHMS
+from ld3m_min.config import ALGORITHMS, DistilConfig, own_settings
+from ld3m_min.coresets import select
 from ld3m_min.experiments import grids, running, tables
 from ld3m_min.experiments import records as results
+from ld3m_min.io.values import from_dict
 from ld3m_min.presets import eval_preset, preset
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.prior.presets import prior_preset
@@ -20,6 +22,8 @@ from ld3m_min.sampler import SamplerConfig, generate_latents
 from ld3m_min.spaces.build import SPACES
 from ld3m_min.storage import Storage
 from ld3m_min.systems import LEARNED, SYSTEMS
+
+CHOSEN = [name for name, system in SYSTEMS.items() if system.how == "chosen"]
 
 
 def run_cli(*words, cwd):
@@ -81,6 +85,9 @@ def test_committed_records_are_whole(tmp_path, monkeypatch):
         splits = {"digits": (1000, 297, 500), "imagenette": (11605, 1289, 500)}[cell.dataset]
         assert record["split"] == "test" and tuple(record["data"]["splits"].values()) == splits
         assert record["environment"]["device"] and record["environment"]["commit"]
+        if cell.preset in ("evidence", "photos"):  # of the settings that stand, rates included
+            config = from_dict(DistilConfig, record["config"])
+            assert own_settings(config) == own_settings(cell.config()), cell.name
 
 
 def test_command_line(tmp_path):
@@ -214,10 +221,17 @@ def test_evidence_has_every_system_in_eight_distillations():
     assert {c.space for c in cells} == set(SYSTEMS)
     for one in {(c.space, c.algorithm) for c in cells}:
         seeds = [c.seed for c in cells if (c.space, c.algorithm) == one]
-        assert seeds == ([0] if one[0] in ("herding", "class-mean") else list(range(8)))
+        assert seeds == ([0] if one[0] in grids.SEEDLESS else list(range(8)))
     primary = {(name, "DM") for name in ("autoencoder", "ld3m-paper", "ld3m-code")}
     assert {(c.space, c.algorithm) for c in cells[:24]} == primary  # first, seed by seed
     assert [c.seed for c in cells[:24]] == sorted(list(range(8)) * 3)
+
+
+def test_only_what_knows_no_seed_has_a_single_cell(digits):
+    for name in CHOSEN:
+        one, other = (select(digits, 1, name, seed=seed).images() for seed in (0, 1))
+        same = one.shape == other.shape and torch.equal(one, other)
+        assert same == (name in grids.SEEDLESS), name
 
 
 def test_grid_of_priors_varies_the_prior_alone():
@@ -254,9 +268,6 @@ def test_random_sets_of_two_seeds_have_none_in_common(digits, monkeypatch):
         running._draw(config, digits, 4, "cpu")
         drawn[seed] = {c.seed for c in asked}
     assert drawn[0] == {0, 1, 2, 3} and not drawn[0] & drawn[1]
-
-
-CHOSEN = [name for name, system in SYSTEMS.items() if system.how == "chosen"]
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from ld3m_min.errors import InputError
 from ld3m_min.experiments import costs, grids, operations, sweep
 from ld3m_min.experts.buffer import describe_experts
 from ld3m_min.presets import preset
+from ld3m_min.prior.presets import PRIOR_PRESETS
+from ld3m_min.prior.training_log import TrainingLog
 
 ROOT = Path(__file__).parents[2]
 TWO = ("digits-smoke-random-none-ipc1", "digits-smoke-pixel-DM-ipc1")
@@ -130,6 +133,8 @@ def test_grids_by_name_pattern_and_all():
     assert sweep.chosen("evidence-steps digits") == ("digits", "evidence-steps")
     assert set(sweep.chosen(["evidence*"])) == {g for g in grids.GRIDS if g.startswith("evidence")}
     assert sweep.chosen("paper") == grids.MEASURED
+    assert sweep.chosen("photos*") == tuple(g for g in grids.MEASURED if g.startswith("photos"))
+    assert sweep.chosen("photos-smoke pilot") == ("pilot", "photos-smoke")  # only by their names
     with pytest.raises(ValueError, match="unknown grid 'evidences'"):
         sweep.chosen("digits evidences")
 
@@ -140,6 +145,18 @@ def test_grids_by_name_pattern_and_all():
 @pytest.fixture(scope="module")
 def known():
     return costs.Costs(grids.RECORDS)
+
+
+@pytest.mark.parametrize("grid", grids.MEASURED)
+def test_every_grid_that_is_measured_has_a_forecast(grid, known):
+    asked = sweep.sweep(grid)
+    found = costs.rows(asked, known)[-1]
+    assert found.jobs == len(asked.jobs) and (found.hours > 0) == bool(asked.jobs)
+
+
+def test_a_prior_that_has_no_preset_is_no_bug(known):
+    with pytest.raises(InputError, match="'imagenette-64-smoke-1k' has no preset"):
+        costs.rows(sweep.sweep("photos-priors-smoke"), known)
 
 
 def test_what_is_counted_agrees_with_the_committed_records(known):
@@ -186,6 +203,19 @@ def test_trajectories_on_the_disk_are_as_long_as_said(nowhere):
     m, parameters = cell.config().mtt, operations._step(cell.config().network, 32, 1).numbers
     rows = m.max_start_epoch + m.expert_epochs + 1
     assert operations.experts(cell).numbers == m.experts * rows * parameters
+
+
+def test_a_prior_on_its_way_has_timed_those_of_its_size(tmp_path):
+    """Half of the steps in an hour, the autoencoder's time apart: the whole takes two."""
+    name, priors = "imagenette-64", tmp_path / "priors"
+    for end in ("autoencoder", "unfinished"):
+        (priors / f"{name}-{end}").mkdir(parents=True)
+    TrainingLog(10_000, 0, 500.0).save(priors / f"{name}-autoencoder")
+    half = PRIOR_PRESETS[name].unet_steps // 2
+    TrainingLog(10_000, half, 4100.0).save(priors / f"{name}-unfinished")
+    found = sweep.sweep("photos", tmp_path / "records")
+    job = next(job for job in found.jobs if job.name == f"prior-{name}")
+    assert costs.Costs(tmp_path / "records").of(job).seconds == pytest.approx(7200)
 
 
 def test_the_forecast_adds_up_and_says_what_it_rests_on(nowhere, known):
