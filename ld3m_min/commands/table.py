@@ -53,7 +53,7 @@ class TableOptions:
 def run(options: TableOptions) -> None:
     """Print the table, or what is missing."""
     begin(options.device, options.max_seconds)
-    records = grids.RECORDS if options.records is None else options.records
+    records = options.records or grids.records_folder(options.grid)
     if options.missing:
         wanted = sweep.chosen(options.grid or sweep.PAPER)
         print("\n".join(grids.commands(wanted, records)) or "nothing is missing")

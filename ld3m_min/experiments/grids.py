@@ -404,6 +404,15 @@ def missing(name: str = "digits", folder: str | Path = RECORDS) -> list[Cell]:
     return [cell for cell in grid(name) if not (Path(folder) / f"{cell.name}.json").exists()]
 
 
+def records_folder(grid: str | None) -> Path:
+    """Where the records of a grid belong: those of the pilot apart, so that no result counts them.
+
+    Args:
+        grid: its name; None for one of the others.
+    """
+    return RECORDS / "pilot" if grid == "pilot" else RECORDS
+
+
 def prior_folder(name: str, seed: int = 0) -> Path:
     """Where `train-prior` and `fine-tune` work on a preset, below the working directory.
 

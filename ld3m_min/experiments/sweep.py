@@ -144,7 +144,8 @@ def sweep(names: str | Iterable[str] = DIGITS, folder: str | Path = RECORDS) -> 
     asked, found = chosen(names), dict[str, Job]()
     own = "" if Path(folder) == RECORDS else f" --records {folder}"
     for name in asked:
-        runs = groupby(grids.missing(name, folder), key=lambda cell: cell.seed)
+        home = grids.records_folder(name) if Path(folder) == RECORDS else Path(folder)
+        runs = groupby(grids.missing(name, home), key=lambda cell: cell.seed)
         for place, (_, cells) in enumerate(runs):
             stage, made = f"{name}_{place}".replace("-", "_"), list[Job]()
             for cell in cells:
@@ -157,7 +158,7 @@ def sweep(names: str | Iterable[str] = DIGITS, folder: str | Path = RECORDS) -> 
                         stage,
                         cell.command + own,
                         tuple(job.name for job in before),
-                        Path(folder) / f"{cell.name}.json",
+                        home / f"{cell.name}.json",
                         name,
                         cell,
                     )

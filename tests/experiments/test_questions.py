@@ -6,6 +6,7 @@ from ld3m_min.experiments import grids, questions
 from ld3m_min.experiments.power import Spread, power
 from ld3m_min.experiments.rate_search import FIRST_SEED
 from ld3m_min.experiments.resampling import holm
+from ld3m_min.experiments.sweep import sweep
 from tests.experiments.test_statistics import rng
 
 ASKED = questions.PRIMARY | questions.SECONDARY
@@ -38,4 +39,7 @@ def test_pilot_evidence_and_rate_search_have_no_seed_in_common():
     assert {replace(c, seed=0) for c in pilot} == {
         cell for q in questions.PRIMARY.values() for cell in (q.ours, q.theirs)
     }
+    at = grids.records_folder("pilot")
+    assert at.parent == grids.RECORDS == grids.records_folder("evidence")
+    assert sweep("pilot").jobs[0].output.parent == at  # no result counts them
     assert questions.SEEDS <= min(questions.PILOT_SEEDS) <= max(questions.PILOT_SEEDS) < FIRST_SEED
