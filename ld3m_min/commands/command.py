@@ -55,6 +55,8 @@ class Command(Generic[OptionsT, ConfigT]):
         base: the preset's configuration, from the preset's name, the fields that were given (which
             others may depend on) and the options; None where only help is asked for.
         run: does the work.
+        own: the preset of a folder of one's own images, which may stand in the preset's place; ""
+            where none may.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Command(Generic[OptionsT, ConfigT]):
     preset: str
     base: Callable[[str, Mapping[str, Any], OptionsT | None], ConfigT]
     run: Callable[[Call[OptionsT, ConfigT]], None]
+    own: str = ""
 
     def parse(self, words: Sequence[str]) -> Callable[[], None]:
         """What the words after the command ask for, ready to be called.
@@ -94,6 +97,14 @@ class Command(Generic[OptionsT, ConfigT]):
         said = self._cli(words, self._said_type(self.preset))
         file = {} if said.run.config is None else read_fields(said.run.config, self.config)
         words_said = without_empty(said.fields)
+        if self.own and said.preset not in self.presets and Path(said.preset).expanduser().exists():
+            if "dataset" in words_said:
+                raise InputError(
+                    f"the folder {said.preset} and --dataset {words_said['dataset']} are two data "
+                    "sets; give one of them"
+                )
+            words_said["dataset"] = said.preset
+            said = replace(said, preset=self.own)
         given = joined(file, words_said, self.config, extend=True)
         try:
             base = to_dict(self.base(said.preset, given, said.run))
@@ -113,7 +124,9 @@ class Command(Generic[OptionsT, ConfigT]):
             defaults: fields to show as defaults in the help. None to leave out what isn't given.
         """
         listed = "\n\n".join(f"{name}: {about}" for name, about in self.presets.items())
-        positional = tyro.conf.arg(help=listed, metavar="[PRESET]")
+        positional = tyro.conf.arg(
+            help=listed, metavar="[PRESET|FOLDER]" if self.own else "[PRESET]"
+        )
         plain = tyro.conf.arg(name="")  # its options have no prefix
         said = said_type(self.config, "(default: the preset's)" if defaults is None else None)
         default = field() if defaults is None else field(default_factory=lambda: defaults)
