@@ -263,7 +263,7 @@ def _record(
         device: where all of it was run.
     """
     recipe, n = made.sets[0].recipe, config.iterations
-    with_Z = n > 0 and config.space == "ld3m"
+    learned = ("Z", "c") if n > 0 and config.space == "ld3m" else ()
     return {
         "schema": 1,
         "cell": asdict(cell),
@@ -278,7 +278,10 @@ def _record(
         "bytes": asdict(made.sets[0].storage()),
         "selection": _without_positions(recipe.get("selection")),
         "loss": [h.get("loss") for h in made.history],
-        "grad_Z": [h.get("grad_Z") for h in made.history] if with_Z else None,
+        **{
+            f"grad_{k}": [h.get(f"grad_{k}") for h in made.history] if k in learned else None
+            for k in ("Z", "c")
+        },
         "seconds_per_iteration": round(made.seconds / n, 3) if n else None,
         "seconds": {
             "experts": round(made.expert_seconds, 2),

@@ -250,7 +250,9 @@ def test_a_cell_of_images_becomes_a_record(made, tmp_path, monkeypatch):
         and record["peak_memory_bytes"] > 0
         and record["prior"]["source"]
     )
-    assert len(record["grad_Z"]) == 2 and all(g > 0 for g in record["grad_Z"])
+    for code in ("Z", "c"):
+        norms = record[f"grad_{code}"]
+        assert len(norms) == 2 and all(g > 0 for g in norms)
     assert (tmp_path / "r" / f"{cell.name}.png").exists()
     course = Image.open(tmp_path / "r" / f"{cell.name}-course.png")  # drawn by the prior throughout
     assert course.size == (2 * 32, 32)
