@@ -1,6 +1,7 @@
 """Every page of the story is built alike.
 
 What it is about, a question, what to take away, exercises, what comes next.
+"""
 
 import re
 from pathlib import Path
