@@ -134,6 +134,12 @@ _CPU = Preset(
     evaluation_at={10: {"epochs": 60, "batch": 50, "ema": 0.917}},
     about="digits at 32 px on two CPU cores; widths, epochs, experts and iterations are shrunk",
 )
+# rates of the evidence, one image per class, as the search found them: powers of its factor
+_FOUND: dict[tuple[str, str], int] = {
+    ("DM", "autoencoder"): -1,
+    ("DM", "ld3m-paper"): -1,
+    ("DM", "ld3m-code"): -1,
+}
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
         DistilConfig(
@@ -161,8 +167,12 @@ PRESETS: dict[str, Preset] = {
     "cpu": _CPU,
     "evidence": replace(
         _CPU,
-        # the systems' rates are those of cpu until `rate-search evidence` has found theirs: no
-        # record that is made before will stand
+        # `rate-search evidence` found these; what it hasn't searched yet has the rates of cpu, and
+        # no record that is made with them will stand
+        lr=_CPU.lr
+        | {key: 3.0**power for key, power in _FOUND.items()}
+        # as for cpu: of ten images each gets a tenth of DM's gradient
+        | {(*key, 10): 10 * 3.0**power for key, power in _FOUND.items() if key[0] == "DM"},
         evaluation=replace(
             _CPU.evaluation,
             epochs=400,  # AlexNet is slow to leave chance, without normalisation

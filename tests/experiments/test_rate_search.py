@@ -15,6 +15,7 @@ from ld3m_min.experiments.rate_search import (
     FACTOR,
     FIRST_SEED,
     PAIRS,
+    TRIES,
     best_rates,
     climb,
     search,
@@ -32,6 +33,25 @@ def test_the_preset_holds_what_the_search_found():
     assert len(best) == 9
     for (algorithm, space), lr in best.items():
         assert preset("cpu", algorithm=algorithm, space=space).lr == lr
+
+
+def test_the_evidence_has_the_rates_that_the_search_found():
+    record = read_json(RECORDS / "tune-digits-evidence.json")
+    assert record["split"] == "validation"
+    best = best_rates(record["tries"])
+    for (algorithm, system), lr in best.items():
+        tried = {
+            t["lr"] for t in record["tries"] if (t["algorithm"], t["space"]) == (algorithm, system)
+        }
+        if len(tried) < TRIES or lr in (min(tried), max(tried)):
+            continue  # this search isn't at its end
+        name, _, variant = system.partition(":")
+        cell = Cell("digits", "evidence", name, algorithm, 1, variant=variant)
+        assert cell.config().lr == pytest.approx(lr), (algorithm, system)
+    for name in ("autoencoder", "ld3m-paper", "ld3m-code"):  # those of the primary questions
+        assert ("DM", name) in best
+        ten, one = (preset("evidence", algorithm="DM", space=name, ipc=n).lr for n in (10, 1))
+        assert ten == pytest.approx(10 * one)
 
 
 def test_the_evaluated_networks_have_the_rates_that_random_real_images_settled():
