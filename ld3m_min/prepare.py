@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ld3m_min.prior.class_map import NO_MAP, ClassMap
 from ld3m_min.prior.class_matching import ClassMatching, match_classes
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior, check_images
 from ld3m_min.prior.loading import AnyPrior, load_prior
+from ld3m_min.prior.on_images import PICTURE, is_of, on_images
 from ld3m_min.recipe import recipe
 from ld3m_min.set_files import check_place
 from ld3m_min.spaces.base import Space
@@ -117,6 +119,26 @@ def prepare(
         memory = FallbackPlans(prior, config, device=device, classes=len(data.classes))
         space.plan = memory.plan
     return Setup(config, data, prior, matching, space, labels, memory, class_map)
+
+
+def look_at_prior(setup: Setup, out: Path | None, progress: bool) -> None:
+    """Say what the prior makes of the data's images, where it was trained on others.
+
+    Args:
+        setup: of the run.
+        out: folder of the picture; None for none.
+        progress: print what was found.
+    """
+    prior = setup.prior
+    if not isinstance(prior, LatentDiffusionPrior) or is_of(prior, setup.data, setup.matching):
+        return
+    found = on_images(prior, setup.data)
+    if out is not None:
+        found.save(out / PICTURE)
+    if progress:
+        print(found.line, file=sys.stderr)
+    if found.warning:
+        warnings.warn(found.warning, stacklevel=3)
 
 
 @torch.no_grad()

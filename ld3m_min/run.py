@@ -31,7 +31,7 @@ from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import DEADLINE, Stop
 from ld3m_min.learner import Learner, make_learner
 from ld3m_min.planner.machine import out_of_memory
-from ld3m_min.prepare import Setup, prepare, rehearse
+from ld3m_min.prepare import Setup, look_at_prior, prepare, rehearse
 from ld3m_min.prior.class_map import NO_MAP, ClassMap
 from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.recipe import identity
@@ -126,9 +126,7 @@ def distil(
         else:
             work = Path(out).expanduser().absolute()  # whatever becomes of the working directory
             lock = held.enter_context(locked(work))
-        setup = prepare(
-            config, data, prior, device=device, progress=progress, class_map=class_map
-        )
+        setup = prepare(config, data, prior, device=device, progress=progress, class_map=class_map)
         rehearse(setup, work)
         checkpoints = _checkpoints(setup, None if out is None else work, lock)
         if config.iterations == 0:
@@ -140,6 +138,7 @@ def distil(
         found = learner.go_on() if resume else None
         _check_length(found, setup, checkpoints)
         if found is None:
+            look_at_prior(setup, None if out is None else work, progress)
             setup.space.begin()
         with checkpoints.stoppable() as stop:
             _iterate(setup, learner, callback, progress)

@@ -63,9 +63,7 @@ def run(call: Call[FineTuneOptions, FineTuneConfig]) -> None:
     made = None if options.codes is None else SyntheticSet.load(options.codes)
     data = load_data(config.dataset, size=config.size)
     codes = None if made is None else learned_latents(prior, made, data.classes)
-    tuned = fine_tune(
-        prior, data, config, out, codes=codes, device=options.device, class_map=said
-    )
+    tuned = fine_tune(prior, data, config, out, codes=codes, device=options.device, class_map=said)
     records = options.records
     if records is None:  # outside of the project nothing is made in its folders
         records = RECORDS if RECORDS.is_dir() else out / "record"

@@ -68,7 +68,9 @@ class ClassMap:
     @property
     def record(self) -> dict[str, object]:
         """What a run's identity and a recipe say of it; empty where nothing was said."""
-        said: dict[str, object] = {"map": dict(sorted(self.entries.items()))} if self.entries else {}
+        said: dict[str, object] = (
+            {"map": dict(sorted(self.entries.items()))} if self.entries else {}
+        )
         return said | ({"prompt": self.prompt} if self.prompt is not None else {})
 
     def __bool__(self) -> bool:
@@ -139,9 +141,15 @@ def _entries(rows: Sequence[tuple[str, str]], path: Path) -> dict[str, str]:
         InputError: none, an empty one, or a class twice.
     """
     if not rows:
-        raise InputError(f"{path.name} holds no entry; write a line for each class, or leave it out")
-    if empty := [name for name, value in rows if not value.strip() or value.strip() in ("~", "null")]:
-        raise InputError(f"{path.name}: class {empty[0]!r} has no value; give the prior's name or row")
+        raise InputError(
+            f"{path.name} holds no entry; write a line for each class, or leave it out"
+        )
+    if empty := [
+        name for name, value in rows if not value.strip() or value.strip() in ("~", "null")
+    ]:
+        raise InputError(
+            f"{path.name}: class {empty[0]!r} has no value; give the prior's name or row"
+        )
     if twice := [name for name, n in Counter(name for name, _ in rows).items() if n > 1]:
         raise InputError(f"{path.name} has the class {twice[0]!r} twice; leave one of the two")
     return dict(rows)

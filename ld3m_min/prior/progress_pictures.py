@@ -17,7 +17,6 @@ from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.quality import sample_prior
 from ld3m_min.prior.real_images import RealImages
 
-COUNT = 12  # pictures of each stage
 SHOWN = 10  # classes in a picture
 STEPS = 20  # of the chain that draws a sample
 
@@ -40,7 +39,7 @@ class Look:
 
 
 def reconstructions(
-    prior: LatentDiffusionPrior, data: RealImages, folder: Path, steps: int
+    prior: LatentDiffusionPrior, data: RealImages, folder: Path, every: int
 ) -> Look:
     """`folder`/autoencoder-NNNNNN.png: a held-out image of each class above what it becomes.
 
@@ -48,7 +47,7 @@ def reconstructions(
         prior: in training.
         data: its validation images are shown.
         folder: of the pictures.
-        steps: of the training.
+        every: steps from one to the next.
     """
     classes = range(min(SHOWN, len(data.classes)))
     labels = data.validation.labels.cpu()
@@ -59,19 +58,17 @@ def reconstructions(
         rows = torch.cat([real, prior.decode(prior.encode(real))])
         save_strip(rows, folder / f"autoencoder-{step:06d}.png", columns=len(real))
 
-    return Look(max(1, -(-steps // COUNT)), show)
+    return Look(every, show)
 
 
-def samples(
-    prior: LatentDiffusionPrior, size: int, folder: Path, steps: int, seed: int
-) -> Look:
+def samples(prior: LatentDiffusionPrior, size: int, folder: Path, every: int, seed: int) -> Look:
     """`folder`/step-NNNNNN.png: two samples of each class, always from the same noise.
 
     Args:
         prior: in training.
         size: side of the images, pixels.
         folder: of the pictures.
-        steps: of the training.
+        every: steps from one to the next.
         seed: of the noise.
     """
     shown = min(SHOWN, prior.class_count)
@@ -81,4 +78,4 @@ def samples(
         drawn = sample_prior(prior, labels, size, steps=STEPS, seed=seed, batch=10)
         save_strip(drawn, folder / f"step-{step:06d}.png", columns=shown)
 
-    return Look(max(1, -(-steps // COUNT)), show)
+    return Look(every, show)

@@ -1,4 +1,4 @@
-"""What the training of a prior starts from: nothing, an autoencoder, or a whole prior (section 4.1).
+"""What a prior's training starts from: nothing, an autoencoder, or a whole prior (section 4.1).
 
 An autoencoder is kept as it is and gets a denoiser. A whole prior is trained further. If its
 classes are others, it gets a new class embedding: a class that it knows by name starts from its own
@@ -112,7 +112,7 @@ def like_start(config: PriorConfig, start: LatentDiffusionPrior) -> PriorConfig:
 
 
 def own_side(start: LatentDiffusionPrior) -> int | None:
-    """The side of the images that a whole prior was trained on, pixels; None where any side will do.
+    """The side of a whole prior's images, pixels; None where any side will do.
 
     Args:
         start: any prior.

@@ -52,7 +52,7 @@ def train_prior(
     dtype: torch.dtype | None = None,
     start: LatentDiffusionPrior | None = None,
     progress: bool = True,
-    pictures: bool = False,
+    pictures: int = 0,
     class_map: ClassMap = NO_MAP,
 ) -> LatentDiffusionPrior:
     """Train both stages, writing checkpoints below `out`.
@@ -75,7 +75,7 @@ def train_prior(
             gets a denoiser; other classes a new embedding (:mod:`ld3m_min.prior.start`). None
             trains both from nothing.
         progress: show bars.
-        pictures: write some on the way, below `out`/samples: held-out images and their
+        pictures: how many to write of each stage, below `out`/samples: held-out images above their
             reconstructions, and samples.
         class_map: which classes of `start` those of the data are, where the names don't tell.
 
@@ -115,8 +115,9 @@ def train_prior(
         if start is None:
             kept, vae = checkpoints("autoencoder"), {"vae": prior.autoencoder}
             loss = autoencoder_loss(prior, images, config)
-            look = reconstructions(prior, data, out / "samples", config.vae_steps)
-            shared["look"] = look if pictures else None
+            if pictures:
+                every = -(-config.vae_steps // pictures)
+                shared["look"] = reconstructions(prior, data, out / "samples", every)
             fit(vae, loss, kept, steps=config.vae_steps, lr=config.vae_lr, **shared)
         scale = prior.scale if begun.keeps_scale else None
         latents, labels = _latents(prior, images, labels, config, out, progress, scale)
@@ -124,8 +125,9 @@ def train_prior(
         kept = checkpoints("unet")
         modules = {"unet": prior.denoiser, "class_embedding": _table(prior)}
         shared["snapshots"] = config.snapshots
-        look = samples(prior, config.size, out / "samples", config.unet_steps, config.seed)
-        shared["look"] = look if pictures else None
+        if pictures:
+            every = -(-config.unet_steps // pictures)
+            shared["look"] = samples(prior, config.size, out / "samples", every, config.seed)
         fit(modules, loss, kept, steps=config.unet_steps, lr=config.unet_lr, **shared)
     for module in prior.modules:
         module.requires_grad_(False).eval()
