@@ -138,7 +138,7 @@ def look_at_prior(setup: Setup, out: Path | None, progress: bool) -> None:
     if progress:
         print(found.line, file=sys.stderr)
     if found.warning:
-        warnings.warn(found.warning, stacklevel=3)
+        warnings.warn(f"the prior blurs your images: {found.warning}", stacklevel=3)
 
 
 @torch.no_grad()

@@ -131,14 +131,14 @@ class _Chooser:
         given, start = self.wish.given.get("size"), self.wish.start
         side = None if start is None else own_side(start)
         if given is not None or side is not None:
-            size = given if given is not None else side
-            assert size is not None
-            check_side(size)
+            wanted = side if given is None else int(given)
+            assert wanted is not None
+            check_side(wanted)
             if given is None:
-                self.notes.append(f"{size} px, as the prior to start from has them")
-            elif self.look.short_sides and size > max(self.look.short_sides):
-                self.notes.append(f"no image has {size} px: all of them are enlarged")
-            return self._tried(size, 0)
+                self.notes.append(f"{wanted} px, as the prior to start from has them")
+            elif self.look.short_sides and wanted > max(self.look.short_sides):
+                self.notes.append(f"no image has {wanted} px: all of them are enlarged")
+            return self._tried(wanted, 0)
         sides = reached(self.look.short_sides)
         for size in sides:
             config, speeds = self._tried(size, 0)
@@ -262,4 +262,4 @@ def say(plan: TrainingPlan, *, again: bool) -> None:
     of = f"prior of {plan.config.name!r}, {plan.config.size} px, {plan.hours:g} hours"
     print(f"{of}{' (the plan of before)' if again else ''}\n{plan.table()}", flush=True)
     if plan.warning:
-        warnings.warn(plan.warning, stacklevel=2)
+        warnings.warn(f"too little time: {plan.warning}", stacklevel=2)

@@ -297,7 +297,7 @@ class TrainPrior(Command[TrainPriorOptions, PriorConfig]):
         if isinstance(call, OwnCall):
             print("\n".join(f"# {line}" for line in call.plan.table().splitlines()))
             if call.plan.warning:
-                print(f"# {call.plan.warning}")
+                print(f"# too little time: {call.plan.warning}")
         super()._print(call)
 
 

@@ -118,7 +118,7 @@ def _classifier_step(asked: ClassifierConfig, classes: int, device: torch.device
         adam.zero_grad()
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
             loss = F.cross_entropy(network(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own has no types
+        loss.backward()
         adam.step()
 
     return seconds_of(step, device, REPEATS)

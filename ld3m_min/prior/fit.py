@@ -207,14 +207,14 @@ def fit(
             carried.load(found.tensors)
     if fast and "unet" in modules and steps - start >= COMPILE_FROM:
         compiled(modules["unet"], optimiser.weights, lambda: loss_of(start), dtype)
-    look = 1 if device.type == "cpu" else 50  # a look at the loss waits for the GPU
+    often = 1 if device.type == "cpu" else 50  # a look at the loss waits for the GPU
     shown = bar(range(start, steps), initial=start, total=steps, desc=name, show=progress)
     with checkpoints.stoppable(), few_tokens(fast):
         for step in shown:
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss = loss_of(step)
             due = checkpoints.due(step + 1, last=step + 1 == steps)
-            if (due or step % look == 0) and not torch.isfinite(loss):
+            if (due or step % often == 0) and not torch.isfinite(loss):
                 raise NotFinite(
                     f"loss of the {name} is {loss.item()} at step {step}; lower its learning rate"
                 )

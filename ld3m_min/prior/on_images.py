@@ -63,7 +63,7 @@ class OnImages:
         if self.mean >= WARN:
             return None
         return (
-            f"the prior blurs your images: its reconstructions have {self.mean:.1f} dB, less than "
+            f"its reconstructions have {self.mean:.1f} dB, less than "
             f"{WARN:.0f}, and whatever is lost there no distilled image can show; train a prior "
             "on your own folder (train-prior), take one of such images, or learn pixels"
         )

@@ -393,7 +393,7 @@ def _shown(hours: float) -> str:
 
 
 def too_short(config: PriorConfig, speeds: Speeds) -> str | None:
-    """That so few steps train nothing useful, in a sentence; None where they may.
+    """Why so few steps train nothing useful; None where they may.
 
     Args:
         config: with its steps.
@@ -403,7 +403,7 @@ def too_short(config: PriorConfig, speeds: Speeds) -> str | None:
         return None
     vae = f"{config.vae_steps:,} steps of the autoencoder and " if speeds.autoencoder else ""
     return (
-        f"too little time: {vae}{config.unet_steps:,} of the denoiser train nothing that could be "
+        f"{vae}{config.unet_steps:,} of the denoiser train nothing that could be "
         f"distilled through; give --hours {_shown(hours_for(LEAST, speeds))} or more (for a good "
         f"one about {_shown(hours_for(ENOUGH, speeds))}), or a smaller --size"
     )

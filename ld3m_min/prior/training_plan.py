@@ -90,7 +90,7 @@ class TrainingPlan:
 
     @property
     def warning(self) -> str | None:
-        """That the time is too little, in a sentence; None where it may do."""
+        """Why the time is too little; None where it may do."""
         return too_short(self.config, self.speeds)
 
     def save(self, out: StrPath) -> None:
