@@ -27,21 +27,11 @@ from ld3m_min.planner.training_speed import training_speeds
 from ld3m_min.prior.architecture import PriorConfig
 from ld3m_min.prior.image_card import measured_table, verdict
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
-from ld3m_min.prior.own_images import (
-    SIDES,
-    Images,
-    Speeds,
-    check_side,
-    checked_hours,
-    is_enough,
-    largest_scale,
-    reached,
-    sized,
-    with_steps,
-)
+from ld3m_min.prior.own_images import SIDES, check_side, largest_scale, reached, sized
 from ld3m_min.prior.quality import ImageQuality
 from ld3m_min.prior.start import can_go_on, like_start, own_side
 from ld3m_min.prior.training_plan import TrainingPlan, gib
+from ld3m_min.prior.training_time import Images, Speeds, checked_hours, is_enough, with_steps
 
 HOURS = 2.0
 
@@ -114,10 +104,10 @@ class _Chooser:
         config, speeds = self._sized()
         if wish.start is None or not can_go_on(wish.start):
             for scale in range(1, largest_scale(self.images.trained_on) + 1):
-                larger, measured = self._tried(config.size, scale)
-                if not is_enough(larger, measured):
+                larger = self._enough(config.size, scale)
+                if larger is None:
                     break
-                config, speeds = larger, measured
+                config, speeds = larger
         if config.flip:
             self.notes.append(
                 "half of the images are shown mirrored; --no-flip where left and right matter"
@@ -140,12 +130,21 @@ class _Chooser:
                 self.notes.append(f"no image has {wanted} px: all of them are enlarged")
             return self._tried(wanted, 0)
         sides = reached(self.look.short_sides)
-        for size in sides:
-            config, speeds = self._tried(size, 0)
-            if is_enough(config, speeds) or size == sides[-1]:
+        for size in sides[:-1]:
+            if (found := self._enough(size, 0)) is not None:
                 break
-        self.notes.append(_side_chosen(size, sides))
-        return config, speeds
+        else:
+            found = self._tried(sides[-1], 0)
+        self.notes.append(_side_chosen(found[0].size, sides))
+        return found
+
+    def _enough(self, size: int, scale: int) -> tuple[PriorConfig, Speeds] | None:
+        """A configuration and its speeds, if it can take enough steps in the hours; or None."""
+        try:
+            found = self._tried(size, scale)
+        except InputError:  # not a step: a smaller one may
+            return None
+        return found if is_enough(*found) else None
 
     def _tried(self, size: int, scale: int) -> tuple[PriorConfig, Speeds]:
         """A configuration with its steps, and its speeds."""

@@ -35,6 +35,7 @@ class Carried(Protocol):
         """Take over what :meth:`state` gave."""
 
 
+@runtime_checkable
 class Look(Protocol):
     """Pictures on the way, see :class:`ld3m_min.prior.progress_pictures.Look`."""
 

@@ -14,7 +14,7 @@ from ld3m_min.io.disk import StrPath
 from ld3m_min.io.files import read_json, write_json
 from ld3m_min.io.values import from_dict
 from ld3m_min.prior.architecture import PriorConfig
-from ld3m_min.prior.own_images import Images, Speeds, Times, pictures, times, too_short
+from ld3m_min.prior.training_time import Images, Speeds, Times, pictures, times, too_short
 
 FILE = "plan.json"
 

@@ -8,6 +8,7 @@ import torch
 
 from ld3m_min.config import DistilConfig, NetworkConfig
 from ld3m_min.data import load_data
+from ld3m_min.io.files import read_json, write_json
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.prior.class_matching import match_classes
@@ -159,8 +160,11 @@ def test_prompts_are_a_template_and_the_map(text):
 
 def test_names_are_for_text_alone_when_a_prior_is_loaded(tmp_path):
     tiny_pipelines.pipeline("transformer", tmp_path).save_pretrained(tmp_path / "dit")
+    index = tmp_path / "dit" / "model_index.json"
+    labels = {"id2label": {"0": "cat, tom", "1": "dog", "2": "fox"}}  # as the hub has them
+    write_json(index, read_json(index) | labels)
     found = load_prior(tmp_path / "dit", classes=("fox",))  # a set of one of its classes
-    assert found.classes == ("cat, tom", "dog", "fox")
+    assert found.classes == ("cat", "dog", "fox")
 
 
 def test_an_autoencoders_own_folder_is_a_prior(tmp_path):
@@ -232,3 +236,20 @@ def test_a_run_through_text_says_its_prompts(pair, text, tmp_path):
     assert made.recipe["prior"]["classes"]["prompts"] == ["a kind 0", "a kind 1"]
     again = SyntheticSet.load(tmp_path / "set").regenerate(load_prior(text, classes=made.classes))
     assert torch.equal(again, made.images())
+
+
+def test_a_checkpoint_beside_its_yaml_is_a_prior(tmp_path, monkeypatch):
+    taken = []
+
+    def convert(checkpoint, config, **options):
+        taken.append((checkpoint, config))
+        return LatentDiffusionPrior(tiny_pipelines.autoencoder("AutoencoderKL"), None, None)
+
+    monkeypatch.setattr(LatentDiffusionPrior, "from_compvis", staticmethod(convert))
+    file = tmp_path / "cin256.safetensors"
+    file.write_bytes(b"weights")
+    with pytest.raises(ValueError, match="with its yaml beside it under the same name"):
+        load_prior(file)
+    (tmp_path / "cin256.yaml").write_text("model: {}")
+    assert load_prior(file).source == str(file)
+    assert taken == [(file, tmp_path / "cin256.yaml")]

@@ -21,6 +21,7 @@ from ld3m_min.io.stop import Interrupted, stop_after
 from ld3m_min.planner.training_speed import training_speeds
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.prior import own_images as own
+from ld3m_min.prior import training_time as time
 from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.prior.image_card import image_card, verdict
 from ld3m_min.prior.loading import load_prior
@@ -32,8 +33,8 @@ from ld3m_min.prior.training_log import TrainedOn
 from ld3m_min.prior.training_plan import TrainingPlan, clock, gib
 from tests import tiny_pipelines
 
-SPEEDS = own.Speeds(0.2, 0.1, 0.01, 0.002, 0.05, 2**30, 400_000, 2_000_000)
-IMAGES = own.Images(1000, 5)
+SPEEDS = time.Speeds(0.2, 0.1, 0.01, 0.002, 0.05, 2**30, 400_000, 2_000_000)
+IMAGES = time.Images(1000, 5)
 
 
 def drawn(folder, counts, side=32, grey=False):
@@ -91,41 +92,41 @@ def test_more_images_fill_larger_networks(images, scale):
 
 @pytest.mark.parametrize("hours", [0.2, 1, 3, 8])
 def test_the_time_is_used_and_not_overdrawn(hours):
-    config = own.with_steps(own.sized(64, 0, "x"), SPEEDS, IMAGES, hours)
-    found = own.times(config, SPEEDS, IMAGES, 3600 * hours)
-    full = (config.vae_steps, config.unet_steps) == own.FULL
+    config = time.with_steps(own.sized(64, 0, "x"), SPEEDS, IMAGES, hours)
+    found = time.times(config, SPEEDS, IMAGES, 3600 * hours)
+    full = (config.vae_steps, config.unet_steps) == time.FULL
     assert found.total <= 3600 * hours and (found.total > 3500 * hours or full)
     assert 0.3 < found.autoencoder / (found.autoencoder + found.denoiser) < 0.4 or full
     assert found.classifier + found.samples < 0.17 * 3600 * hours
-    assert 2 <= own.pictures(SPEEDS, IMAGES, 3600 * hours) <= own.PICTURES
+    assert 2 <= time.pictures(SPEEDS, IMAGES, 3600 * hours) <= time.PICTURES
 
 
 def test_given_steps_stay_and_the_rest_is_for_the_other():
     config = replace(own.sized(64, 0, "x"), vae_steps=100)
-    found = own.with_steps(config, SPEEDS, IMAGES, 1, {"vae_steps"})
-    plain = own.with_steps(config, SPEEDS, IMAGES, 1)
+    found = time.with_steps(config, SPEEDS, IMAGES, 1, {"vae_steps"})
+    plain = time.with_steps(config, SPEEDS, IMAGES, 1)
     assert found.vae_steps == 100 and plain.vae_steps > 1000
     assert found.unet_steps > plain.unet_steps
-    alone = own.with_steps(config, replace(SPEEDS, autoencoder=0.0), IMAGES, 1)
+    alone = time.with_steps(config, replace(SPEEDS, autoencoder=0.0), IMAGES, 1)
     assert alone.unet_steps > found.unet_steps  # a start's autoencoder costs nothing
 
 
 def test_too_little_time_is_said_with_the_hours_that_would_do():
     with pytest.raises(ValueError, match="not a step can be trained here"):
-        own.with_steps(own.sized(64, 0, "x"), SPEEDS, IMAGES, 1e-5)
-    few = own.with_steps(own.sized(64, 0, "x"), SPEEDS, IMAGES, 0.03)
-    said = own.too_short(few, SPEEDS)
+        time.with_steps(own.sized(64, 0, "x"), SPEEDS, IMAGES, 1e-5)
+    few = time.with_steps(own.sized(64, 0, "x"), SPEEDS, IMAGES, 0.03)
+    said = time.too_short(few, SPEEDS)
     hours = float(re.search(r"give --hours ([\d.]+)", said)[1])
-    better = own.with_steps(own.sized(64, 0, "x"), SPEEDS, IMAGES, hours)
-    assert own.too_short(better, SPEEDS) is None
-    assert better.vae_steps >= own.LEAST[0] and better.unet_steps >= own.LEAST[1]
+    better = time.with_steps(own.sized(64, 0, "x"), SPEEDS, IMAGES, hours)
+    assert time.too_short(better, SPEEDS) is None
+    assert better.vae_steps >= time.LEAST[0] and better.unet_steps >= time.LEAST[1]
     for hours in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="--hours must be"):
-            own.checked_hours(hours)
+            time.checked_hours(hours)
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):
-    config = own.with_steps(own.sized(64, 1, "cats"), SPEEDS, IMAGES, 2)
+    config = time.with_steps(own.sized(64, 1, "cats"), SPEEDS, IMAGES, 2)
     plan = TrainingPlan(config, 2, IMAGES, SPEEDS, "", ("a note",))
     plan.save(tmp_path)
     assert TrainingPlan.read(tmp_path) == plan and TrainingPlan.read(tmp_path / "no") is None
