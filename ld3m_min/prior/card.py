@@ -20,7 +20,7 @@ from ld3m_min.prior.image_card import architecture_line, image_card, percent
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.quality import ImageQuality, PriorQuality, measure_images, measure_prior
 from ld3m_min.prior.real_images import RealImages
-from ld3m_min.prior.training_log import TrainedOn, TrainingLog, log_of
+from ld3m_min.prior.training_log import TrainedOn, TrainingLog
 
 
 def finish_prior(
@@ -56,7 +56,7 @@ def finish_prior(
         What was measured.
     """
     out, records = Path(out), Path(records)
-    training = log_of(start) + TrainingLog.read(out)
+    training = TrainingLog.of(start) + TrainingLog.read(out)
     name = f"prior-{config.name}-seed{config.seed}"
     record = {
         "schema": 1,

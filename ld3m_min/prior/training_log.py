@@ -123,13 +123,3 @@ class TrainedOn:
             model: the folder.
         """
         write_json(Path(model) / TRAINED_ON, asdict(self))
-
-
-def log_of(start: StrPath | None) -> TrainingLog:
-    """What the prior that a training starts from says of its own; a shipped name counts as one.
-
-    Args:
-        start: name or folder; None for none.
-    """
-    shipped = None if start is None else SHIPPED / start
-    return TrainingLog.of(shipped if shipped is not None and shipped.is_dir() else start)

@@ -91,7 +91,7 @@ class TrainingPlan:
     @property
     def warning(self) -> str | None:
         """Why the time is too little; None where it may do."""
-        return too_short(self.config, self.speeds)
+        return too_short(self.config, self.speeds, self.images)
 
     def save(self, out: StrPath) -> None:
         """Keep it in the folder of the training.
@@ -116,7 +116,7 @@ class TrainingPlan:
             return None
         try:
             return from_dict(cls, read_json(file), FILE)
-        except InputError as error:
+        except (InputError, TypeError) as error:  # a field is missing or of another type
             raise InputError(
                 f"{file} holds no plan that can be read ({error}); remove it to plan anew, or give "
                 "another --out"

@@ -108,8 +108,42 @@ def with_steps(
     Raises:
         InputError: not a step can be taken.
     """
-    seconds = checked_hours(hours) * 3600
-    config = replace(config, vae_steps=config.vae_steps if "vae_steps" in given else 1)
+    found = _parted(config, speeds, images, checked_hours(hours) * 3600, given)
+    vae, unet = found.vae_steps, found.unet_steps
+    if unet < 1 or (speeds.autoencoder and vae < 1):
+        raise InputError(
+            f"in {hours:g} hours not a step can be trained here; give at least --hours "
+            f"{_shown(hours_for(LEAST, config, speeds, images))}"
+        )
+    steps = min(vae, unet) if speeds.autoencoder else unet
+    return replace(
+        config,
+        classifier=found.classifier,
+        vae_steps=max(1, vae),
+        unet_steps=unet,
+        # the averages look back over a tenth of the shorter training
+        ema=round(min(0.9995, max(0.9, 1 - 10 / steps)), 5),
+        checkpoint_every=max(50, min(1000, steps // 10)),
+    )
+
+
+@dataclass(frozen=True)
+class _Parted:
+    """Steps that fit into some time: none of them may be possible."""
+
+    vae_steps: int
+    unet_steps: int
+    classifier: ClassifierConfig | None
+
+
+def _parted(
+    config: PriorConfig,
+    speeds: Speeds,
+    images: Images,
+    seconds: float,
+    given: Collection[str],
+) -> _Parted:
+    """The parts of the time; arguments are those of :func:`with_steps`, but for the seconds."""
     if "classifier" not in given:
         config = replace(config, classifier=_classifier(config, speeds, images, seconds))
     spent = times(config, speeds, images, seconds)
@@ -121,16 +155,9 @@ def with_steps(
         vae = min(FULL[0], int(rest * 0.35 / speeds.autoencoder))
     if "unet_steps" not in given:
         unet = min(FULL[1], int((rest - vae * speeds.autoencoder) / speeds.denoiser))
-    if unet < 1 or (speeds.autoencoder and vae < 1):
-        raise InputError(
-            f"in {hours:g} hours not a step can be trained here; give at least --hours "
-            f"{_shown(hours_for(LEAST, speeds))}"
-        )
-    steps = min(vae or unet, unet)
-    # the averages look back over a tenth of the shorter training
-    ema = round(min(0.9995, max(0.9, 1 - 10 / steps)), 5)
-    every = max(50, min(1000, steps // 10))
-    return replace(config, vae_steps=max(1, vae), unet_steps=unet, ema=ema, checkpoint_every=every)
+    if speeds.autoencoder and "vae_steps" not in given:  # what a full denoiser leaves
+        vae = max(vae, min(FULL[0], int((rest - unet * speeds.denoiser) / speeds.autoencoder)))
+    return _Parted(vae, unet, config.classifier)
 
 
 def checked_hours(hours: float) -> float:
@@ -214,15 +241,29 @@ def is_enough(config: PriorConfig, speeds: Speeds, steps: tuple[int, int] = ENOU
     )
 
 
-def hours_for(steps: tuple[int, int], speeds: Speeds) -> float:
+def hours_for(steps: tuple[int, int], config: PriorConfig, speeds: Speeds, images: Images) -> float:
     """Hours in which so many steps can be trained, measurement included.
 
     Args:
         steps: of the autoencoder, where it is trained, and of the denoiser.
+        config: any steps.
         speeds: of the configuration.
+        images: of the data.
     """
     vae = steps[0] * speeds.autoencoder
-    return 1.3 * max(vae / 0.35, vae + steps[1] * speeds.denoiser) / 3600
+    latents = images.trained_on * (1 + config.flip) * speeds.encoding
+    hours = (max(vae / 0.35, vae + steps[1] * speeds.denoiser) + latents) / 3600
+    while not _enough_in(hours, steps, config, speeds, images):
+        hours *= 1.1
+    return hours
+
+
+def _enough_in(
+    hours: float, steps: tuple[int, int], config: PriorConfig, speeds: Speeds, images: Images
+) -> bool:
+    """Whether some hours allow so many steps."""
+    part = _parted(config, speeds, images, hours * 3600, ())
+    return part.unet_steps >= steps[1] and (not speeds.autoencoder or part.vae_steps >= steps[0])
 
 
 def _shown(hours: float) -> str:
@@ -231,18 +272,19 @@ def _shown(hours: float) -> str:
     return f"{math.ceil(hours * digits) / digits:g}"
 
 
-def too_short(config: PriorConfig, speeds: Speeds) -> str | None:
+def too_short(config: PriorConfig, speeds: Speeds, images: Images) -> str | None:
     """Why so few steps train nothing useful; None where they may.
 
     Args:
         config: with its steps.
         speeds: of this configuration.
+        images: of the data.
     """
     if is_enough(config, speeds, LEAST):
         return None
     vae = f"{config.vae_steps:,} steps of the autoencoder and " if speeds.autoencoder else ""
+    least, good = (_shown(hours_for(s, config, speeds, images)) for s in (LEAST, ENOUGH))
     return (
-        f"{vae}{config.unet_steps:,} of the denoiser train nothing that could be "
-        f"distilled through; give --hours {_shown(hours_for(LEAST, speeds))} or more (for a good "
-        f"one about {_shown(hours_for(ENOUGH, speeds))}), or a smaller --size"
+        f"{vae}{config.unet_steps:,} of the denoiser train nothing that could be distilled "
+        f"through; give --hours {least} or more (for a good one about {good}), or a smaller --size"
     )
