@@ -15,7 +15,7 @@ from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.prior.criteria import learned_latents
 from ld3m_min.prior.fine_tuned_card import finish_fine_tuning
 from ld3m_min.prior.fine_tuning_config import FineTuneConfig
-from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import load_latent_prior
 from ld3m_min.prior.minimax import fine_tune
 from ld3m_min.prior.presets import FINE_TUNE_PRESETS, fine_tune_preset
 from ld3m_min.synthetic import SyntheticSet
@@ -59,9 +59,9 @@ def run(call: Call[FineTuneOptions, FineTuneConfig]) -> None:
     out = options.out or prior_folder(call.preset, config.seed)
     said = ClassMap.read(options.class_map)
     found = prior_path(config.prior)
-    prior = LatentDiffusionPrior.from_pretrained(found, device=options.device)
     made = None if options.codes is None else SyntheticSet.load(options.codes)
     data = load_data(config.dataset, size=config.size)
+    prior = load_latent_prior(found, device=options.device, classes=data.classes, said=said)
     codes = None if made is None else learned_latents(prior, made, data.classes)
     tuned = fine_tune(prior, data, config, out, codes=codes, device=options.device, class_map=said)
     records = options.records

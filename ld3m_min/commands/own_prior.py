@@ -102,7 +102,8 @@ class _Chooser:
         """The plan."""
         wish = self.wish
         config, speeds = self._sized()
-        if wish.start is None or not can_go_on(wish.start):
+        goes_on = wish.start is not None and can_go_on(wish.start)
+        if not goes_on:
             for scale in range(1, largest_scale(self.images.trained_on) + 1):
                 larger = self._enough(config.size, scale)
                 if larger is None:
@@ -113,7 +114,7 @@ class _Chooser:
                 "half of the images are shown mirrored; --no-flip where left and right matter"
             )
         return TrainingPlan(
-            config, wish.hours, self.images, speeds, wish.start_name, tuple(self.notes)
+            config, wish.hours, self.images, speeds, wish.start_name, tuple(self.notes), goes_on
         )
 
     def _sized(self) -> tuple[PriorConfig, Speeds]:

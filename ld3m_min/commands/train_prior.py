@@ -22,7 +22,7 @@ from ld3m_min.prior.architecture import PriorConfig
 from ld3m_min.prior.card import finish_prior
 from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
-from ld3m_min.prior.loading import load_prior
+from ld3m_min.prior.loading import load_latent_prior
 from ld3m_min.prior.own_images import OWN
 from ld3m_min.prior.presets import PRIOR_PRESETS, prior_preset
 from ld3m_min.prior.quality import ImageQuality
@@ -96,13 +96,7 @@ class TrainPriorOptions(PriorOptions):
         """
         if self.start is None:
             return None
-        found = load_prior(self.start, classes=classes)
-        if not isinstance(found, LatentDiffusionPrior):
-            raise InputError(
-                f"--start {self.start} is a style-based generator, which has no autoencoder; start "
-                "from a latent diffusion prior"
-            )
-        return found
+        return load_latent_prior(self.start, classes=classes)
 
     @property
     def torch_dtype(self) -> torch.dtype | None:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import torch
 
+from ld3m_min.errors import InputError
 from ld3m_min.io.files import read_json
 from ld3m_min.prior.class_map import NO_MAP, PROMPT, ClassMap
 from ld3m_min.prior.compvis_files import config_beside
@@ -53,3 +54,31 @@ def load_prior(
         prompt=said.prompt or PROMPT,
         prompts=said.entries,
     )
+
+
+def load_latent_prior(
+    path_or_id: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    classes: Iterable[object] = (),
+    said: ClassMap = NO_MAP,
+) -> LatentDiffusionPrior:
+    """The latent diffusion prior, or autoencoder alone, that a name stands for.
+
+    Args:
+        path_or_id: as of :func:`load_prior`.
+        device: where its networks are to be.
+        classes: class names, for a pipeline that is conditioned on text.
+        said: prompts of such a pipeline's classes.
+
+    Raises:
+        FileNotFoundError: there is no such prior.
+        InputError: it is damaged, or a style-based generator.
+    """
+    found = load_prior(path_or_id, device=device, classes=classes, said=said)
+    if isinstance(found, StyleGenerator):
+        raise InputError(
+            f"{os.fspath(path_or_id)} is a style-based generator, which has no autoencoder; give a "
+            "latent diffusion prior"
+        )
+    return found

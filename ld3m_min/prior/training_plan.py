@@ -14,7 +14,7 @@ from ld3m_min.io.disk import StrPath
 from ld3m_min.io.files import read_json, write_json
 from ld3m_min.io.values import from_dict
 from ld3m_min.prior.architecture import PriorConfig
-from ld3m_min.prior.training_time import Images, Speeds, Times, pictures, times, too_short
+from ld3m_min.prior.training_time import LEAST, Images, Speeds, Times, pictures, times, too_short
 
 FILE = "plan.json"
 
@@ -30,6 +30,7 @@ class TrainingPlan:
         speeds: that were measured.
         start: name or folder of what it starts from; "" for nothing.
         notes: why these sizes, a sentence each.
+        goes_on: whether the denoiser it starts from is trained further.
     """
 
     config: PriorConfig
@@ -38,6 +39,7 @@ class TrainingPlan:
     speeds: Speeds
     start: str = ""
     notes: tuple[str, ...] = ()
+    goes_on: bool = False
 
     @property
     def times(self) -> Times:
@@ -91,6 +93,10 @@ class TrainingPlan:
     @property
     def warning(self) -> str | None:
         """Why the time is too little; None where it may do."""
+        if self.goes_on:
+            few, steps = LEAST[1] // 10, self.config.unet_steps
+            said = f"{steps:,} steps hardly change the denoiser of {self.start}; give more --hours"
+            return said if steps < few else None
         return too_short(self.config, self.speeds, self.images)
 
     def save(self, out: StrPath) -> None:

@@ -283,8 +283,9 @@ def too_short(config: PriorConfig, speeds: Speeds, images: Images) -> str | None
     if is_enough(config, speeds, LEAST):
         return None
     vae = f"{config.vae_steps:,} steps of the autoencoder and " if speeds.autoencoder else ""
+    steps = f"{config.unet_steps:,}" + (" steps" if not vae else "")
     least, good = (_shown(hours_for(s, config, speeds, images)) for s in (LEAST, ENOUGH))
     return (
-        f"{vae}{config.unet_steps:,} of the denoiser train nothing that could be distilled "
+        f"{vae}{steps} of the denoiser train nothing that could be distilled "
         f"through; give --hours {least} or more (for a good one about {good}), or a smaller --size"
     )

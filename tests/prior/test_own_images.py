@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ld3m_min.commands import parsed
-from ld3m_min.commands.own_prior import slug
+from ld3m_min.commands.own_prior import Wish, plan_of, slug
 from ld3m_min.commands.train_prior import COMMAND
 from ld3m_min.data import load_data
 from ld3m_min.data.sides import look_at_folder
@@ -120,6 +120,9 @@ def test_too_little_time_is_said_with_the_hours_that_would_do():
     hours = float(re.search(r"give --hours ([\d.]+)", said)[1])
     better = time.with_steps(own.sized(64, 0, "x"), SPEEDS, IMAGES, hours)
     assert time.too_short(better, SPEEDS, IMAGES) is None
+    plan = TrainingPlan(few, 0.03, IMAGES, SPEEDS, "digits", goes_on=True)
+    assert plan.warning is None
+    assert "hardly change" in replace(plan, config=replace(few, unet_steps=3)).warning
     assert better.vae_steps >= time.LEAST[0] and better.unet_steps >= time.LEAST[1]
     for hours in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="--hours must be"):
@@ -139,6 +142,30 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
     (tmp_path / "plan.json").write_text('{"hours": 2}')
     with pytest.raises(ValueError, match="holds no plan that can be read"):
         TrainingPlan.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "hours, size, widths, why",
+    [
+        (0.3, 32, 0, "most images reach 128, but the hours"),
+        (1.5, 64, 0, "most images reach 128, but the hours"),
+        (8, 128, 0, "the largest of 32, 64, 128 and 256"),
+        (40, 128, 1, "the largest of 32, 64, 128 and 256"),
+    ],
+)
+def test_the_hours_choose_the_size_and_the_widths(tmp_path, monkeypatch, hours, size, widths, why):
+    def speeds(config, classes, **options):
+        seconds = (config.size / 32) ** 2 * (config.unet_widths[0] / 32) ** 2 / 20
+        return replace(SPEEDS, autoencoder=seconds, denoiser=seconds, drawing=seconds / 100)
+
+    monkeypatch.setattr("ld3m_min.commands.own_prior.training_speeds", speeds)
+    root = drawn(tmp_path / "x", {"a": 10, "b": 10}, side=130)
+    look = replace(look_at_folder(root), trained_on=600)  # enough for the middle widths
+    monkeypatch.setattr("ld3m_min.commands.own_prior.look_at_folder", lambda path: look)
+    plan = plan_of(root, Wish(hours))
+    assert plan.config.size == size
+    assert plan.config.unet_widths == own.FRAMES[size].networks[widths].unet
+    assert any(why in note for note in plan.notes) and f"{size} px" in " ".join(plan.notes)
 
 
 def test_times_and_bytes_in_words():
@@ -399,7 +426,7 @@ def test_grey_images_and_a_start_from_the_digits(tmp_path, capsys):
     root = drawn(tmp_path / "grey", {"7": 4, "x": 4}, grey=True)
     words = ["train-prior", str(root), "--start", "digits", "--hours", "1", "--unet-steps", "2"]
     words += ["--unet-batch", "2", "--out", str(tmp_path / "out"), *TINY[-12:]]
-    with pytest.warns(UserWarning, match="too little time"):
+    with pytest.warns(UserWarning, match="hardly change the denoiser of digits"):
         parsed(words)()
     said = capsys.readouterr().out
     assert "32 px, as the prior to start from has them" in said and "kept as digits has it" in said
