@@ -21,6 +21,7 @@ from ld3m_min.data.dataset import ImageDataset
 from ld3m_min.data.sides import FolderLook, look_at_folder
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
+from ld3m_min.io.text import in_card
 from ld3m_min.io.values import from_dict
 from ld3m_min.planner.machine import SHARE, device_bytes
 from ld3m_min.planner.training_speed import training_speeds
@@ -152,13 +153,21 @@ class _Chooser:
         wish = self.wish
         config = replace(sized(size, scale, slug(self.look.name)), dataset=str(self.look.name))
         if wish.start is not None:
-            config = like_start(config, wish.start)
+            config = _going_on(config, wish.start, wish.start_name)
         config = laid(config, wish.given)
         speeds = training_speeds(
             config, len(self.look.classes), device=wish.device, dtype=wish.dtype, start=wish.start
         )
         config = with_steps(config, speeds, self.images, wish.hours, wish.given.keys())
         return laid(config, wish.given), speeds
+
+
+def _going_on(config: PriorConfig, start: LatentDiffusionPrior, name: str) -> PriorConfig:
+    """A configuration for a training that starts from a prior, or from its autoencoder."""
+    config, name = like_start(config, start), in_card(name)
+    if can_go_on(start):  # gently: it has learned what it will be needed for
+        return replace(config, unet_lr=2e-4, about=f"{name}, trained further on a folder of images")
+    return replace(config, about=f"a denoiser for the autoencoder of {name}, trained on a folder")
 
 
 def laid(config: PriorConfig, given: Mapping[str, Any]) -> PriorConfig:
