@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from ld3m_min.io.files import scratch_folder
 from ld3m_min.io.seeds import seeded
 from ld3m_min.networks import build_network
 from ld3m_min.planner.fallback import FallbackPlans
+from ld3m_min.prior.class_map import NO_MAP, ClassMap
 from ld3m_min.prior.class_matching import ClassMatching, match_classes
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior, check_images
 from ld3m_min.prior.loading import AnyPrior, load_prior
+from ld3m_min.prior.on_images import PICTURE, is_of, on_images
 from ld3m_min.recipe import recipe
 from ld3m_min.set_files import check_place
 from ld3m_min.spaces.base import Space
@@ -39,6 +42,7 @@ class Setup:
         space: what is learned, at its initial images.
         labels: of the synthetic images, (B,).
         memory: the plan in use and those to fall back on; None in pixel space, or without a step.
+        class_map: what the user said of the classes.
     """
 
     config: DistilConfig
@@ -48,6 +52,7 @@ class Setup:
     space: Space
     labels: Int[Tensor, " B"]
     memory: FallbackPlans | None
+    class_map: ClassMap = NO_MAP
 
     def recipe(self, seconds: float) -> dict[str, object]:
         """What the set will say of how it was made.
@@ -65,6 +70,7 @@ def prepare(
     *,
     device: str | torch.device = "cpu",
     progress: bool = True,
+    class_map: ClassMap = NO_MAP,
 ) -> Setup:
     """Load the prior, match its classes, draw the initial images, build the space.
 
@@ -74,6 +80,7 @@ def prepare(
         prior: None loads what `config.prior` names, where the space needs one.
         device: where the work is done.
         progress: print how classes were matched, where that is not the plain order.
+        class_map: what the user says of the data's classes in the prior.
 
     Raises:
         InputError: what does not fit together.
@@ -82,18 +89,27 @@ def prepare(
     data = data.with_normalisation(config.normalisation).to(device)
     matching = None
     kind = SPACES[config.space]
+    class_map.check(data.classes)
     if not kind.needs_prior:
         prior = None
     else:
-        prior = load_prior(config.prior) if prior is None else prior
+        if prior is None:
+            prior = load_prior(config.prior, classes=data.classes, said=class_map)
         check_kind(kind, prior, config.space)
         prior = prior.to(device=device)
         if kind.starts_from_classes and prior.class_embedding is not None:
-            matching = match_classes(prior, data)
+            matching = match_classes(prior, data, class_map)
             if matching.rows != tuple(range(len(prior.classes) or prior.class_count)):
                 prior = prior.for_classes(matching.rows, data.classes)
-                if progress:
-                    print(matching.table(), file=sys.stderr)
+            elif not matching.worth_saying:
+                progress = False
+            if progress:
+                print(matching.table(), file=sys.stderr)
+    if class_map and matching is None:
+        raise InputError(
+            f"a class map or prompt was given, but nothing in space {config.space!r} starts from "
+            "this prior's classes; leave it out, or take space 'ld3m' and a prior with classes"
+        )
     each = SPACES[config.space].per_class(config, prior)
     initial, labels = draw_initial_images(data, each, config.seed)
     initial, labels = initial.to(device), labels.to(device)
@@ -102,7 +118,27 @@ def prepare(
     if wanted and isinstance(prior, LatentDiffusionPrior):  # others have no forecast
         memory = FallbackPlans(prior, config, device=device, classes=len(data.classes))
         space.plan = memory.plan
-    return Setup(config, data, prior, matching, space, labels, memory)
+    return Setup(config, data, prior, matching, space, labels, memory, class_map)
+
+
+def look_at_prior(setup: Setup, out: Path | None, progress: bool) -> None:
+    """Say what the prior makes of the data's images, where it was trained on others.
+
+    Args:
+        setup: of the run.
+        out: folder of the picture; None for none.
+        progress: print what was found.
+    """
+    prior = setup.prior
+    if not isinstance(prior, LatentDiffusionPrior) or is_of(prior, setup.data, setup.matching):
+        return
+    found = on_images(prior, setup.data)
+    if out is not None:
+        found.save(out / PICTURE)
+    if progress:
+        print(found.line, file=sys.stderr)
+    if found.warning:
+        warnings.warn(f"the prior blurs your images: {found.warning}", stacklevel=3)
 
 
 @torch.no_grad()

@@ -31,7 +31,8 @@ from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import DEADLINE, Stop
 from ld3m_min.learner import Learner, make_learner
 from ld3m_min.planner.machine import out_of_memory
-from ld3m_min.prepare import Setup, prepare, rehearse
+from ld3m_min.prepare import Setup, look_at_prior, prepare, rehearse
+from ld3m_min.prior.class_map import NO_MAP, ClassMap
 from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.recipe import identity
 from ld3m_min.spaces.base import Space
@@ -83,6 +84,7 @@ def distil(
     experts: ExpertBuffer | str | Path | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
+    class_map: ClassMap = NO_MAP,
 ) -> SyntheticSet:
     """Distil `data` as `config` says.
 
@@ -97,6 +99,7 @@ def distil(
             `out` if given.
         device: where the work is done.
         progress: show a bar.
+        class_map: what the user says of the data's classes in the prior; part of what the run is.
 
     Returns:
         The distilled set, also in `out`/set.
@@ -123,7 +126,7 @@ def distil(
         else:
             work = Path(out).expanduser().absolute()  # whatever becomes of the working directory
             lock = held.enter_context(locked(work))
-        setup = prepare(config, data, prior, device=device, progress=progress)
+        setup = prepare(config, data, prior, device=device, progress=progress, class_map=class_map)
         rehearse(setup, work)
         checkpoints = _checkpoints(setup, None if out is None else work, lock)
         if config.iterations == 0:
@@ -135,6 +138,7 @@ def distil(
         found = learner.go_on() if resume else None
         _check_length(found, setup, checkpoints)
         if found is None:
+            look_at_prior(setup, None if out is None else work, progress)
             setup.space.begin()
         with checkpoints.stoppable() as stop:
             _iterate(setup, learner, callback, progress)
@@ -143,6 +147,8 @@ def distil(
 
 def _checkpoints(setup: Setup, out: Path | None, lock: Lock | None) -> Checkpointer:
     known = identity(setup.config, setup.data, setup.prior)
+    if setup.class_map:  # what said nothing is no part of it, as in the runs of before
+        known |= {"class_map": setup.class_map.record}
     folder = None if out is None else out / "checkpoints"
     return Checkpointer(folder, known, every=setup.config.checkpoint_every, lock=lock)
 

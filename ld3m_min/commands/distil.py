@@ -15,6 +15,7 @@ from ld3m_min.data.loading import load_data
 from ld3m_min.errors import InputError
 from ld3m_min.experts.buffer import experts_name
 from ld3m_min.presets import PRESETS, preset
+from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.run import distil
 
 ABOUT = """Distil a data set into OUT/set.
@@ -32,10 +33,17 @@ class DistilOptions(DataOptions):
         out: folder of the run; the distilled set is written to its subfolder `set`.
         experts: folder of MTT's experts, by default where `ld3m_min experts` puts them; missing
             ones are trained.
+        class_map: file that says which class of the prior each class of the data is, where the
+            names don't: YAML, JSON or CSV, a name or row of the prior for each; for a prior that is
+            conditioned on text, the whole prompt of each.
+        prompt: of a prior that is conditioned on text, with {} where a class's name belongs; by
+            default "a photo of a {}".
     """
 
     out: Path = Path("runs/distil")
     experts: Path | None = None
+    class_map: Path | None = None
+    prompt: str | None = None
 
 
 def base(name: str, given: Mapping[str, Any], options: DistilOptions | None) -> DistilConfig:
@@ -60,11 +68,19 @@ def run(call: Call[DistilOptions, DistilConfig]) -> None:
     """Distil, and say where the set is."""
     config, options = call.config, call.options
     begin(options.device, options.max_seconds)
+    said = ClassMap.read(options.class_map, options.prompt)
     data = load_data(config.dataset, path=options.data_path, split=options.split, size=config.size)
     experts = options.experts
     if config.algorithm == "MTT" and experts is None:
         experts = Path("runs") / experts_name(config, data)
-    made = distil(config, data=data, out=options.out, experts=experts, device=options.device)
+    made = distil(
+        config,
+        data=data,
+        out=options.out,
+        experts=experts,
+        device=options.device,
+        class_map=said,
+    )
     print(f"{len(made.labels)} images in {options.out / 'set'}")
 
 

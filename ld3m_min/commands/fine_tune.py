@@ -11,10 +11,11 @@ from ld3m_min.commands.command import Call, Command
 from ld3m_min.commands.options import LongOptions, begin
 from ld3m_min.data.loading import load_data
 from ld3m_min.experiments.grids import RECORDS, prior_folder, prior_path
+from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.prior.criteria import learned_latents
 from ld3m_min.prior.fine_tuned_card import finish_fine_tuning
 from ld3m_min.prior.fine_tuning_config import FineTuneConfig
-from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import load_latent_prior
 from ld3m_min.prior.minimax import fine_tune
 from ld3m_min.prior.presets import FINE_TUNE_PRESETS, fine_tune_preset
 from ld3m_min.synthetic import SyntheticSet
@@ -36,11 +37,14 @@ class FineTuneOptions(LongOptions):
             LD3M comes first and Minimax after it.
         records: folder for the record of what was measured; by default that of the project, or
             OUT/record outside of it.
+        class_map: file that says which class of the prior each class of the data is, where the
+            names don't: YAML, JSON or CSV, a name or row of the prior for each.
     """
 
     out: Path | None = None
     codes: Path | None = None
     records: Path | None = None
+    class_map: Path | None = None
 
 
 def base(name: str, given: Mapping[str, Any], options: FineTuneOptions | None) -> FineTuneConfig:
@@ -53,12 +57,13 @@ def run(call: Call[FineTuneOptions, FineTuneConfig]) -> None:
     config, options = call.config, call.options
     begin(options.device, options.max_seconds)
     out = options.out or prior_folder(call.preset, config.seed)
+    said = ClassMap.read(options.class_map)
     found = prior_path(config.prior)
-    prior = LatentDiffusionPrior.from_pretrained(found, device=options.device)
     made = None if options.codes is None else SyntheticSet.load(options.codes)
     data = load_data(config.dataset, size=config.size)
+    prior = load_latent_prior(found, device=options.device, classes=data.classes, said=said)
     codes = None if made is None else learned_latents(prior, made, data.classes)
-    tuned = fine_tune(prior, data, config, out, codes=codes, device=options.device)
+    tuned = fine_tune(prior, data, config, out, codes=codes, device=options.device, class_map=said)
     records = options.records
     if records is None:  # outside of the project nothing is made in its folders
         records = RECORDS if RECORDS.is_dir() else out / "record"

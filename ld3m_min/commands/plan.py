@@ -17,6 +17,7 @@ from ld3m_min.planner.machine import SHARE, device_bytes
 from ld3m_min.planner.seconds import probe
 from ld3m_min.presets import PRESETS, preset
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import load_latent_prior
 from ld3m_min.spaces.build import SPACES
 
 ABOUT = """Predict memory and time of one iteration under every plan, and say which one a run takes.
@@ -52,7 +53,8 @@ def run(call: Call[PlanOptions, DistilConfig]) -> None:
     config, options = call.config, call.options
     _check(config, options)
     on = options.device if options.probe else "cpu"
-    prior = LatentDiffusionPrior.from_pretrained(config.prior, device=on)
+    names = [f"class {k}" for k in range(options.classes or 10)]  # where they are only words
+    prior = load_latent_prior(config.prior, device=on, classes=names)
     room = SHARE * (
         device_bytes(options.device) if options.memory is None else options.memory * 2**30
     )

@@ -19,7 +19,7 @@ from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.features import Features, latent_features, network_features
 from ld3m_min.io.values import within
-from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import load_latent_prior
 from ld3m_min.set_files import check_place
 
 ABOUT = """Choose real images, and write them as a set into OUT/set, which `evaluate` takes.
@@ -109,7 +109,7 @@ def run(options: SelectOptions) -> None:
 def _features(options: SelectOptions, data: DataSplits) -> Features | None:
     """What images are compared by; None for pixels."""
     if options.features == "latents":
-        prior = LatentDiffusionPrior.from_pretrained(options.prior, device=options.device)
+        prior = load_latent_prior(options.prior, device=options.device, classes=data.classes)
         return latent_features(data, prior)
     if options.features == "network":
         return network_features(data, seed=options.seed, device=options.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ld3m_min.io.disk import StrPath
+from ld3m_min.io.files import write_bytes
 
 
 def save_strip(images: Float[Tensor, "B 3 H W"], path: StrPath, columns: int = 10) -> None:
@@ -31,7 +33,9 @@ def save_strip(images: Float[Tensor, "B 3 H W"], path: StrPath, columns: int = 1
         np.concatenate(list(row.permute(0, 2, 3, 1).numpy()), axis=1)
         for row in torch.split(x, columns)
     ]
-    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
+    png = io.BytesIO()
+    Image.fromarray(np.concatenate(rows)).save(png, "PNG", optimize=True)
+    write_bytes(path, png.getvalue())  # whole or not there
 
 
 def join_strip(files: Iterable[StrPath], path: StrPath) -> None:

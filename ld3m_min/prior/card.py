@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,11 +15,12 @@ from ld3m_min.io.files import write_bytes, write_json
 from ld3m_min.io.pictures import save_strip
 from ld3m_min.io.text import in_card
 from ld3m_min.prior.architecture import PriorConfig
-from ld3m_min.prior.classifier import ClassifierConfig, train_classifier
+from ld3m_min.prior.classifier import train_classifier
+from ld3m_min.prior.image_card import architecture_line, image_card, percent
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.quality import ImageQuality, PriorQuality, measure_images, measure_prior
 from ld3m_min.prior.real_images import RealImages
-from ld3m_min.prior.training_log import TrainingLog
+from ld3m_min.prior.training_log import TrainedOn, TrainingLog
 
 
 def finish_prior(
@@ -33,6 +32,8 @@ def finish_prior(
     records: StrPath,
     start: StrPath | None = None,
     device: str | torch.device = "cpu",
+    licence: str = "",
+    made_by: str = "",
 ) -> PriorQuality | ImageQuality:
     """Measure a trained prior, and write its weights, card and record.
 
@@ -48,6 +49,8 @@ def finish_prior(
             reconstructions, samples, and the training images nearest to them.
         start: folder of the prior that the training went on from.
         device: where the prior is.
+        licence: of the images, for the card; empty where it isn't known.
+        made_by: the command, for the card; by default that of the preset.
 
     Returns:
         What was measured.
@@ -62,8 +65,10 @@ def finish_prior(
         "seconds": round(training.seconds),
         "training": asdict(training),
         "environment": environment(device),
-        "files": files_of(data),
+        "files": files_of(data) if data.ids else data.files,
     }
+    if start is not None:
+        record["start"] = str(start)
     quality: PriorQuality | ImageQuality
     if config.classifier is None:
         quality = measure_prior(prior, data)
@@ -76,7 +81,12 @@ def finish_prior(
         classifier = train_classifier(data, asked, folder=out, device=device)
         measured = measure_images(prior, data, classifier, asked, seed=config.seed)
         quality = measured.quality
-        write_image_card(out / "model", config, asked, data, prior, quality, record)
+        write_bytes(
+            out / "model" / "README.md",
+            image_card(
+                config, asked, data, prior, quality, record, licence=licence, made_by=made_by
+            ).encode(),
+        )
         records.mkdir(parents=True, exist_ok=True)
         classes = len(data.classes)
         save_samples(measured.samples, records / f"{name}.png", classes)
@@ -88,6 +98,7 @@ def finish_prior(
         rows = torch.cat([measured.held, beside]).flatten(0, 1)
         save_strip(rows, out / "beside-real-images.png", columns=classes)
     training.save(out / "model")
+    TrainedOn.of(data).save(out / "model")
     write_json(records / f"{name}.json", record | {"quality": asdict(quality)})
     return quality
 
@@ -128,7 +139,7 @@ tags: [latent-diffusion, dataset-distillation]
 # Prior `{config.name}`: a class-conditional latent diffusion model of \
 {in_card(data.source or data.name)}
 
-{_architecture(prior, len(data.classes))}. \
+{architecture_line(prior, len(data.classes))}. \
 1,000 steps, scaled-linear betas, noise prediction.
 - **Trained on** the training split alone: {n["train"]} images of {config.size} px (validation \
 {n["validation"]}
@@ -151,112 +162,3 @@ prior. **Limits**: it knows nothing but this data set; it is made to be distille
 be sampled from.
 """
     write_bytes(Path(folder) / "README.md", text.encode())
-
-
-def write_image_card(
-    folder: StrPath,
-    config: PriorConfig,
-    asked: ClassifierConfig,
-    data: RealImages,
-    prior: LatentDiffusionPrior,
-    quality: ImageQuality,
-    record: Mapping[str, Any],
-) -> None:
-    """Model card of a prior of photographs: data, licence of the images, quality, limits.
-
-    Args:
-        folder: the prior's.
-        config: architecture and training.
-        asked: the classifier, and what it was shown.
-        data: what it was trained on.
-        prior: trained.
-        quality: of the prior.
-        record: what `finish_prior` measured besides: "seconds", "environment", "files".
-    """
-    copy = f" The files were {record['files']}: not ImageNet's own, but a copy made square before."
-    text = f"""---
-license: other
-tags: [latent-diffusion, dataset-distillation]
----
-# Prior `{config.name}`: a class-conditional latent diffusion model of ImageNette, {config.size} px
-
-{config.about[0].upper() + config.about[1:]}.
-
-{_architecture(prior, len(data.classes))}, kept in bfloat16. \
-1,000 steps, scaled-linear betas, noise prediction.
-- **Trained on** the {len(data.train):,} training images of the paper's split ({data.source}); \
-{len(data.validation)} held-out
-  training images and the {len(data.test)} official validation images were not seen.\
-{copy if record["files"] else ""}
-{_training(config, record)}
-- **Made by** `python -m ld3m_min train-prior --preset {config.name}`.
-- **Licence**: the images are ImageNet's, for non-commercial research and education; use these \
-weights likewise.
-
-{_measured(asked, quality, len(data.classes))}
-
-The classifier is a {asked.network} at {asked.size} px, trained for {asked.epochs} epochs on the \
-same real training images; it is no
-better than its own accuracy. **Limits**: this prior knows ten classes and nothing else; it is \
-made to be distilled through.
-"""
-    write_bytes(Path(folder) / "README.md", text.encode())
-
-
-def _architecture(prior: LatentDiffusionPrior, classes: int) -> str:
-    """The networks of a prior, and how large they are."""
-    millions = sum(p.numel() for m in prior.modules for p in m.parameters()) / 1e6
-    return f"""\
-- **Architecture**: `{type(prior.autoencoder).__name__}` (factor {prior.factor}, \
-{prior.latent_channels} channels) and
-  `{type(prior.denoiser).__name__}` with cross-attention to an embedding of {classes} classes and \
-a null class;
-  {millions:.2f} M parameters"""
-
-
-def _training(config: PriorConfig, record: Mapping[str, Any]) -> str:
-    """How long a prior of photographs was trained, on what, and where."""
-    crops = f", crops of {config.crop} px" if config.crop else ""
-    log = record["training"]
-    some = f" on the latents of {config.latents} images" if config.latents else ""
-    return f"""\
-- **Training**: autoencoder {log["autoencoder_steps"]:,} steps of {config.vae_batch} images{crops},
-  denoiser {log["denoiser_steps"]:,} steps of {config.unet_batch}{some};
-  seed {config.seed}; {record["seconds"] / 60:.0f} minutes on {record["environment"]["device"]}. \
-No weights from elsewhere."""
-
-
-def _measured(asked: ClassifierConfig, quality: ImageQuality, classes: int) -> str:
-    """The table of what was measured of a prior of photographs."""
-    drawn = f"{quality.samples} samples ({asked.steps} steps, guidance {asked.guidance_scale:g})"
-    accuracy = percent(quality.classifier_accuracy)
-    return f"""\
-| measured on {quality.held_out} held-out training images, {drawn} | |
-| --- | --- |
-| reconstruction, PSNR / SSIM | {quality.psnr:.1f} dB / {quality.ssim:.3f} |
-| classifier: accuracy on real images / on their reconstructions | \
-{accuracy} / {percent(quality.reconstructed_accuracy)} |
-| classifier: same answer for image and reconstruction | {percent(quality.agreement)} |
-| distance image to reconstruction in the classifier's features, over that of two images | \
-{quality.feature_distance:.2f} |
-| class-conditional samples recognised by the classifier (chance {percent(1 / classes)}) | \
-{percent(quality.recognised)} |
-| the same without guidance | {percent(quality.recognised_unguided)} |
-| diversity within a class in the classifier's features, over that of real images | \
-{quality.diversity:.2f} |
-| distance to the nearest training image in the same features, over that of held-out images | \
-{quality.novelty:.2f} |
-
-{_verdict(quality)}"""
-
-
-def _verdict(quality: ImageQuality) -> str:
-    """Whether a prior is fit to be distilled through, by its figures."""
-    if not quality.shortcomings:
-        return "**Fit for distillation**, by all of these figures."
-    return "**Lacking**: " + "; ".join(quality.shortcomings) + "."
-
-
-def percent(share: float) -> str:
-    """A share as a card prints it."""
-    return f"{100 * share:.1f} %"

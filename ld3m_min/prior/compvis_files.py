@@ -18,6 +18,8 @@ from torch import Tensor
 
 from ld3m_min.errors import InputError
 
+CHECKPOINTS = (".ckpt", ".pt", ".pth", ".safetensors")
+
 
 def read_state(checkpoint: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Tensor]:
     """Tensors by key; a training checkpoint's `state_dict` entry is taken out of it.
@@ -79,6 +81,21 @@ def _read_file(path: Path) -> Mapping[str, Any]:
         ) from error
     except (ValueError, RuntimeError, EOFError) as error:
         raise InputError(f"{path.name} is not a PyTorch checkpoint, or damaged: {error}") from error
+
+
+def config_beside(checkpoint: object) -> Path | None:
+    """The yaml of a released checkpoint that lies beside it under the same name.
+
+    Args:
+        checkpoint: what may be the path of such a file.
+
+    Returns:
+        The yaml's path; None where `checkpoint` is something else, or has none.
+    """
+    path = Path(checkpoint).expanduser() if isinstance(checkpoint, str | os.PathLike) else None
+    if path is None or path.suffix not in CHECKPOINTS or not path.is_file():
+        return None
+    return next((p for s in (".yaml", ".yml") if (p := path.with_suffix(s)).is_file()), None)
 
 
 def read_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:

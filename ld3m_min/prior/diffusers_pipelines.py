@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ld3m_min.errors import InputError, InputTypeError
+from ld3m_min.prior.class_map import PROMPT, ClassMap
 from ld3m_min.prior.conditioning import label_table
 from ld3m_min.prior.kinds import AUTOENCODERS
 from ld3m_min.prior.parts import GivenParts
@@ -30,15 +31,21 @@ class ClassTable:
         rows: one conditioning for each class and, with `null`, one for no class.
         null: whether the last row is the null class.
         names: of the classes, where they are known.
+        prompts: that the rows embed, of a pipeline that is conditioned on text.
     """
 
     rows: Float[Tensor, "K LD"]
     null: bool
     names: tuple[object, ...]
+    prompts: tuple[str, ...] = ()
 
 
 def parts_of(
-    pipeline: object, *, classes: Iterable[object] = (), prompt: str = "a photo of a {}"
+    pipeline: object,
+    *,
+    classes: Iterable[object] = (),
+    prompt: str = PROMPT,
+    prompts: Mapping[str, str] | None = None,
 ) -> GivenParts:
     """Take a diffusers pipeline apart into the arguments of `LatentDiffusionPrior`.
 
@@ -51,6 +58,7 @@ def parts_of(
             a null class only if it has one embedding more than there are names.
         prompt: of a text-conditioned pipeline, with `{}` where the name belongs. c is the embedding
             of this text, and the null class is that of the empty text.
+        prompts: whole texts of some classes, in the place of the prompt around their names.
 
     Raises:
         InputTypeError: the pipeline is something else.
@@ -67,7 +75,7 @@ def parts_of(
     if denoiser is None:
         return GivenParts(autoencoder, classes=names, null=False)
     labels = getattr(pipeline, "labels", None)
-    table = _class_table(found, denoiser, names, prompt, labels)
+    table = _class_table(found, denoiser, names, ClassMap(prompts or {}, prompt), labels)
     return GivenParts(
         autoencoder,
         denoiser,
@@ -75,6 +83,7 @@ def parts_of(
         None if table is None else nn.Embedding.from_pretrained(table.rows.detach().clone()),
         names if table is None else table.names,
         table is not None and table.null,
+        prompts=() if table is None else table.prompts,
     )
 
 
@@ -106,7 +115,7 @@ def _class_table(
     found: Mapping[str, Any],
     denoiser: object,
     names: tuple[object, ...],
-    prompt: str,
+    said: ClassMap,
     labels: Mapping[str, int] | None,
 ) -> ClassTable | None:
     """Where the conditioning of a pipeline comes from: a text, a table beside it, or its labels.
@@ -115,7 +124,7 @@ def _class_table(
         found: the components.
         denoiser: one of them.
         names: of the classes, as they were given.
-        prompt: the text around a name.
+        said: the text around a name, and whole texts of some classes.
         labels: name -> row, as a diffusion transformer's pipeline has them.
 
     Returns:
@@ -124,8 +133,9 @@ def _class_table(
     encoder = next((found[k] for k in ("text_encoder", "bert") if k in found), None)
     rows = label_table(denoiser)
     if encoder is not None and "tokenizer" in found:
-        texts = _prompts(names, prompt)
-        return ClassTable(text_table(encoder, found["tokenizer"], texts), True, names)
+        texts = _texts(names, said)
+        rows = text_table(encoder, found["tokenizer"], [*texts, ""])
+        return ClassTable(rows, True, names, texts)
     if "class_embedding" in found:
         return ClassTable(found["class_embedding"].weight, True, names)
     if rows is None:
@@ -136,23 +146,30 @@ def _class_table(
     return ClassTable(rows, null, names or _label_names(labels, len(rows) - null))
 
 
-def _prompts(names: tuple[object, ...], prompt: str) -> list[str]:
-    """The texts that a text-conditioned pipeline embeds: one for each class, and the empty one.
+def _texts(names: tuple[object, ...], said: ClassMap) -> tuple[str, ...]:
+    """The texts of a text-conditioned pipeline's classes.
 
     Raises:
-        InputError: no names, or no place for them in the prompt.
+        InputError: no names, no place for them in the prompt, or one text for two of them.
     """
     if not names:
         raise InputError(
             "this pipeline is conditioned on text: give the class names, "
             "from_diffusers(pipeline, classes=...)"
         )
+    prompt = said.prompt or PROMPT
     if "{}" not in prompt:
         raise InputError(
             f"prompt {prompt!r} has no place for the class's name; write it with {{}}, as "
             "'a photo of a {}'"
         )
-    return [*(prompt.replace("{}", str(name)) for name in names), ""]
+    texts = tuple(said.entries.get(str(n)) or prompt.replace("{}", str(n)) for n in names)
+    if twice := [text for i, text in enumerate(texts) if text in texts[:i]]:
+        raise InputError(
+            f"prompt {twice[0]!r} stands for two classes, whose images would start alike; give "
+            "each its own"
+        )
+    return texts
 
 
 def _label_names(labels: Mapping[str, int] | None, rows: int) -> tuple[str, ...]:

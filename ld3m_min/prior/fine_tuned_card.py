@@ -106,6 +106,7 @@ def card(
         if config.criteria
         else "The control of Minimax's criteria (arXiv 2311.15529): the same training without them"
     )
+    diversity = "not to be measured" if quality.diversity is None else f"{quality.diversity:.2f}"
     return f"""---
 tags: [latent-diffusion, dataset-distillation]
 ---
@@ -126,5 +127,5 @@ factors of the attentions, folded into their matrices.
 {rows}
 
 Class-conditional samples recognised: {100 * quality.recognised:.1f} % of {quality.samples}; \
-diversity within a class, relative to real images: {quality.diversity:.2f}.
+diversity within a class, relative to real images: {diversity}.
 """

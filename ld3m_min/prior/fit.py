@@ -35,6 +35,18 @@ class Carried(Protocol):
         """Take over what :meth:`state` gave."""
 
 
+@runtime_checkable
+class Look(Protocol):
+    """Pictures on the way, see :class:`ld3m_min.prior.progress_pictures.Look`."""
+
+    def due(self, step: int, steps: int, /) -> bool:
+        """Whether it is time, after `step` of `steps` steps."""
+
+    @property
+    def show(self) -> Callable[[int], None]:
+        """Is given the number of steps that are done."""
+
+
 class Optimiser:
     """Adam on some networks, and the averages of their weights.
 
@@ -127,6 +139,16 @@ class Optimiser:
                 moments = {s: found.tensors[f"{s}.{k}"].to(p.device) for s in slots}
                 self._adam.state[p] = moments | {"step": step.clone()}
 
+    @contextmanager
+    def averages(self) -> Iterator[None]:
+        """While inside, the averages are in the networks; then the weights are again."""
+        kept = [p.detach().clone() for p in self.weights]
+        with torch.no_grad():
+            self.keep_averages()
+            yield
+            for p, was in zip(self.weights, kept, strict=True):
+                p.copy_(was)
+
     @torch.no_grad()
     def keep_averages(self) -> None:
         """Leave the averages in the networks."""
@@ -149,6 +171,7 @@ def fit(
     only: Collection[str] | None = None,
     constant: bool = False,
     carried: Carried | None = None,
+    look: Look | None = None,
 ) -> None:
     """Train networks on a loss, and leave their averaged weights in them.
 
@@ -166,6 +189,7 @@ def fit(
         only: of :class:`Optimiser`.
         constant: of :class:`Optimiser`.
         carried: what the loss carries from step to step.
+        look: pictures on the way.
 
     Raises:
         NotFinite: the loss is not finite.
@@ -184,14 +208,14 @@ def fit(
             carried.load(found.tensors)
     if fast and "unet" in modules and steps - start >= COMPILE_FROM:
         compiled(modules["unet"], optimiser.weights, lambda: loss_of(start), dtype)
-    look = 1 if device.type == "cpu" else 50  # a look at the loss waits for the GPU
+    often = 1 if device.type == "cpu" else 50  # a look at the loss waits for the GPU
     shown = bar(range(start, steps), initial=start, total=steps, desc=name, show=progress)
     with checkpoints.stoppable(), few_tokens(fast):
         for step in shown:
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss = loss_of(step)
             due = checkpoints.due(step + 1, last=step + 1 == steps)
-            if (due or step % look == 0) and not torch.isfinite(loss):
+            if (due or step % often == 0) and not torch.isfinite(loss):
                 raise NotFinite(
                     f"loss of the {name} is {loss.item()} at step {step}; lower its learning rate"
                 )
@@ -207,9 +231,27 @@ def fit(
                 more = {} if carried is None else dict(carried.state())
                 checkpoints.save(step + 1, optimiser.state() | more)
             checkpoints.leave_if_asked(f"{step + 1:,} of {steps:,} steps of the {name} are saved")
+            if look is not None and look.due(step + 1, steps):
+                _show(look, optimiser, modules, step + 1)
     optimiser.keep_averages()
     for module in modules.values():
         module.requires_grad_(False).eval()
+
+
+def _show(look: Look, optimiser: Optimiser, modules: Mapping[str, nn.Module], step: int) -> None:
+    """Show the averages of a training that goes on afterwards as if nothing had been.
+
+    A compiled network is run uncompiled: it knows the shapes of its training alone.
+    """
+    compiled_ones = {m: vars(m).pop("forward") for m in modules.values() if "forward" in vars(m)}
+    for module in modules.values():
+        module.eval()
+    with optimiser.averages():
+        look.show(step)
+    for module in modules.values():
+        module.train()
+    for module, forward in compiled_ones.items():
+        vars(module)["forward"] = forward
 
 
 @contextmanager

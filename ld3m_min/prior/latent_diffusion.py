@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from ld3m_min.errors import InputError
 from ld3m_min.io.digests import digest, versions
+from ld3m_min.prior.class_map import PROMPT
 from ld3m_min.prior.compvis import convert
+from ld3m_min.prior.compvis_files import config_beside
 from ld3m_min.prior.diffusers_pipelines import parts_of
 from ld3m_min.prior.kinds import OUTPUT_LAYER, redrawn
 from ld3m_min.prior.model import LatentDiffusionModel
@@ -37,6 +39,7 @@ class LatentDiffusionPrior(LatentDiffusionModel):
     """
 
     _digest: tuple[object, str] | None = None  # of the networks, and which weights it belongs to
+    prompts: tuple[str, ...] = ()  # that its classes are, where it is conditioned on text
 
     @property
     def digest(self) -> str:
@@ -163,7 +166,7 @@ class LatentDiffusionPrior(LatentDiffusionModel):
     @classmethod
     def _of(cls, parts: GivenParts) -> LatentDiffusionPrior:
         """The prior that some parts make."""
-        return cls(
+        prior = cls(
             parts.autoencoder,
             parts.denoiser,
             parts.scheduler,
@@ -172,6 +175,8 @@ class LatentDiffusionPrior(LatentDiffusionModel):
             null=parts.null,
             source=parts.source,
         )
+        prior.prompts = parts.prompts
+        return prior
 
     # -- files -------------------------------------------------------------------------------------
 
@@ -219,7 +224,8 @@ class LatentDiffusionPrior(LatentDiffusionModel):
         pipeline: object,
         *,
         classes: Iterable[object] = (),
-        prompt: str = "a photo of a {}",
+        prompt: str = PROMPT,
+        prompts: Mapping[str, str] | None = None,
     ) -> LatentDiffusionPrior:
         """A prior from a diffusers pipeline, or from an autoencoder alone.
 
@@ -230,12 +236,13 @@ class LatentDiffusionPrior(LatentDiffusionModel):
             pipeline: the pipeline, its components, or an autoencoder.
             classes: class names; a text-conditioned pipeline needs them.
             prompt: the text around a name.
+            prompts: whole texts of some classes.
 
         Raises:
             InputTypeError: the pipeline is something else.
             InputError: it lacks something, or has no counterpart.
         """
-        prior = cls._of(parts_of(pipeline, classes=classes, prompt=prompt))
+        prior = cls._of(parts_of(pipeline, classes=classes, prompt=prompt, prompts=prompts))
         check_finite(prior.modules, type(pipeline).__name__)
         return prior
 
@@ -247,7 +254,8 @@ class LatentDiffusionPrior(LatentDiffusionModel):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         classes: Iterable[object] = (),
-        prompt: str = "a photo of a {}",
+        prompt: str = PROMPT,
+        prompts: Mapping[str, str] | None = None,
         revision: str | None = None,
         sha256: str | None = None,
     ) -> LatentDiffusionPrior:
@@ -255,11 +263,13 @@ class LatentDiffusionPrior(LatentDiffusionModel):
 
         Args:
             path_or_id: a shipped name ("digits"), a folder written by `save_pretrained`, a folder
-                that holds a pipeline of diffusers, or the hub id of either.
+                that holds a pipeline of diffusers or an autoencoder alone, the hub id of either,
+                or a released checkpoint with its yaml beside it under the same name.
             dtype: of the networks.
             device: of the networks.
             classes: class names of a pipeline, as in :meth:`from_diffusers`.
             prompt: the text around a name, as in :meth:`from_diffusers`.
+            prompts: whole texts of some classes, as in :meth:`from_diffusers`.
             revision: branch, tag or commit of a hub id, as in "org/name@revision". Whatever is
                 given, `source` has the commit, so a set names the very files it was made with.
             sha256: the digest that :func:`ld3m_min.prior.weights.folder_digest` must give.
@@ -270,8 +280,15 @@ class LatentDiffusionPrior(LatentDiffusionModel):
             InputError: the folder lacks a part, a part does not fit, or it is not what `sha256`
                 says.
         """
+        yaml = config_beside(path_or_id)
+        if yaml is not None and revision is None and sha256 is None:
+            prior = cls.from_compvis(path_or_id, yaml, classes=classes, dtype=dtype, device=device)
+            prior.source = os.fspath(path_or_id)
+            return prior
         found = find_prior(path_or_id, revision=revision, sha256=sha256)
-        prior = cls._of(read_parts(found, cls.__name__, classes=classes, prompt=prompt))
+        prior = cls._of(
+            read_parts(found, cls.__name__, classes=classes, prompt=prompt, prompts=prompts)
+        )
         check_finite(prior.modules, found.source)
         return prior.to(device, dtype)
 

@@ -26,6 +26,7 @@ from ld3m_min.io.disk import StrPath
 from ld3m_min.io.lock import locked
 from ld3m_min.io.seeds import seeded
 from ld3m_min.prior.checks import class_conditional
+from ld3m_min.prior.class_map import NO_MAP, ClassMap
 from ld3m_min.prior.class_matching import match_classes
 from ld3m_min.prior.criteria import Criteria, LabelledLatents, Memory
 from ld3m_min.prior.efficient import chosen, with_factors
@@ -132,6 +133,7 @@ def fine_tune(
     codes: LabelledLatents | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
+    class_map: ClassMap = NO_MAP,
 ) -> FineTuned:
     """Fine-tune a prior, writing checkpoints below `out`; the prior that is given stays as it is.
 
@@ -148,6 +150,7 @@ def fine_tune(
             (:func:`~ld3m_min.prior.criteria.learned_latents`); None for real ones.
         device: where it is trained.
         progress: show bars.
+        class_map: what the user says of the data's classes in the prior.
 
     Returns:
         The fine-tuned prior, and what was measured.
@@ -161,7 +164,9 @@ def fine_tune(
     device, out = torch.device(device), Path(out)
     start = class_conditional(prior, "fine-tuning")
     identity = _identity(config, data, start, codes)
-    tuned = _copied(start, data).to(device, torch.float32)
+    if class_map:  # what said nothing is no part of it, as in the trainings of before
+        identity |= {"class_map": class_map.record}
+    tuned = _copied(start, data, class_map).to(device, torch.float32)
     size = tuned.latent_channels * (data.size // tuned.factor) ** 2
     memory = Memory(data.classes, config.memory, size, device, codes)
     latents, labels = _latents(tuned, data, config, progress)
@@ -246,9 +251,11 @@ def _criteria(memory: Memory, batch: NoisedBatch, noise: Float[Tensor, "B c h w"
     return found
 
 
-def _copied(prior: LatentDiffusionPrior, data: RealImages) -> LatentDiffusionPrior:
+def _copied(
+    prior: LatentDiffusionPrior, data: RealImages, class_map: ClassMap
+) -> LatentDiffusionPrior:
     """A prior for the data's classes, in their order, whose denoiser and classes are its own."""
-    rows = match_classes(prior, data).rows
+    rows = match_classes(prior, data, class_map).rows
     if rows != tuple(range(prior.class_count)) or prior.classes != tuple(data.classes):
         prior = prior.for_classes(rows, data.classes)
     return LatentDiffusionPrior(

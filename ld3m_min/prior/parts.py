@@ -32,6 +32,7 @@ class GivenParts:
         classes: names of the classes, if known.
         null: whether the embedding's last row is the null class.
         source: how the prior is found again; None where no file holds it.
+        prompts: that the rows embed, of a pipeline that is conditioned on text.
     """
 
     autoencoder: object
@@ -41,6 +42,7 @@ class GivenParts:
     classes: Iterable[object] = ()
     null: bool = True
     source: str | None = None
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ need a network: `train_classifier` trains one on the same real training images, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,9 @@ from ld3m_min.prior.real_images import RealImages
 from ld3m_min.prior.sample_quality import ask, features_of, measure_by_pixels, share, within
 from ld3m_min.residual import NO_RESIDUAL
 from ld3m_min.sampler import SamplerConfig, generate
+
+FIT_PSNR = 26.0  # dB from which on a reconstruction of photographs keeps what tells them apart
+FEW = 20  # held-out images, below which a share of them says little
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,10 @@ class ImageQuality:
         recognised: fraction of class-conditional samples that the classifier takes for their class.
         recognised_unguided: of samples drawn without guidance.
         diversity: mean distance between samples of a class in the classifier's features, over that
-            of real images of a class.
+            of real images of a class; None where no class has two held-out images that differ.
         novelty: mean distance of a sample to its nearest training image in the classifier's
-            features, over that of held-out images; a copy has 0.
+            features, over that of held-out images; a copy has 0. None where the held-out images are
+            training images themselves.
         samples: how many were drawn, with guidance and without.
         held_out: how many real images were reconstructed.
     """
@@ -81,17 +86,52 @@ class ImageQuality:
     feature_distance: float
     recognised: float
     recognised_unguided: float
-    diversity: float
-    novelty: float
+    diversity: float | None
+    novelty: float | None
     samples: int
     held_out: int
+
+    @property
+    def memorised(self) -> str:
+        """Whether the samples are training images, in words.
+
+        An image that is new to the prior is as far from the training images as a held-out one: 1.
+        The digits' prior has 0.87, since guidance draws samples towards what is typical.
+        """
+        if self.novelty is None:
+            return "whether training images are memorised cannot be told: held-out ones repeat them"
+        if self.novelty < 0.4:
+            return "memorised: samples are training images, or nearly"
+        if self.novelty < 0.7:
+            return "partly memorised: samples lie nearer to training images than new photographs do"
+        return "not memorised: samples are about as far from training images as new photographs are"
+
+    def doubts(self, classes: int) -> tuple[str, ...]:
+        """Why the classifier's figures may say little, in words; nothing where they may be trusted.
+
+        Args:
+            classes: how many it tells apart.
+        """
+        chance, found = 1 / classes, []
+        if self.classifier_accuracy < (1 + chance) / 2:  # nearer to chance than to all
+            found.append(
+                f"the classifier is right in {self.classifier_accuracy:.0%} of real images (chance "
+                f"{chance:.0%}), too weak to judge samples"
+            )
+        if self.held_out < FEW:
+            found.append(
+                f"only {self.held_out} held-out images were looked at: every share of them is rough"
+            )
+        if self.diversity is None:
+            found.append("diversity cannot be measured: no class has two different held-out images")
+        return tuple(found)
 
     @property
     def shortcomings(self) -> tuple[str, ...]:
         """What a prior that distils well should reach and this one does not, in words."""
         real = self.classifier_accuracy
         bars = (
-            (self.psnr, 26.0, "reconstruction of {:.1f} dB, wanted {:.1f}"),
+            (self.psnr, FIT_PSNR, "reconstruction of {:.1f} dB, wanted {:.1f}"),
             (self.ssim, 0.8, "reconstruction with SSIM {:.2f}, wanted {:.2f}"),
             (
                 self.reconstructed_accuracy,
@@ -110,7 +150,11 @@ class ImageQuality:
             ),
             (self.diversity, 0.7, "diversity of {:.2f} of real images, wanted {:.2f}"),
         )
-        return tuple(text.format(value, bar) for value, bar, text in bars if value < bar)
+        return tuple(
+            text.format(value, bar)
+            for value, bar, text in bars
+            if value is not None and value < bar
+        )
 
 
 @dataclass(frozen=True)
@@ -214,19 +258,19 @@ def measure_images(
     trained = features_of(classifier, data.train, data, config.size, device)
     gaps = torch.cdist(made.features, trained).min(1)
     moved = (real.features - rebuilt.features).norm(dim=1).mean()
-    diversity = within(made.features, labels) / within(real.features, truth)
-    novelty = gaps.values.mean() / torch.cdist(real.features, trained).amin(1).mean()
+    diversity = _ratio(within(made.features, labels), within(real.features, truth))
+    novelty = _ratio(gaps.values.mean(), torch.cdist(real.features, trained).amin(1).mean())
     quality = ImageQuality(
         psnr=_psnr(again, held),
         ssim=round(ssim(again, held).mean().item(), 4),
         classifier_accuracy=share(real.labels == truth),
         reconstructed_accuracy=share(rebuilt.labels == truth),
         agreement=share(rebuilt.labels == real.labels),
-        feature_distance=round((moved / _any_two(real.features)).item(), 4),
+        feature_distance=round((moved / _any_two(real.features).clamp(min=1e-12)).item(), 4),
         recognised=share(made.labels == labels),
         recognised_unguided=share(plain.labels == labels),
-        diversity=round(diversity.item(), 3),
-        novelty=round(novelty.item(), 3),
+        diversity=diversity,
+        novelty=novelty,
         samples=len(samples),
         held_out=len(held),
     )
@@ -274,9 +318,25 @@ def sample_prior(
     return torch.cat(out)
 
 
+def _ratio(x: Float[Tensor, ""], y: Float[Tensor, ""]) -> float | None:
+    """One distance over another; None where one of them is of nothing."""
+    found = (x / y).item()
+    return round(found, 3) if math.isfinite(found) else None
+
+
+def decibels(x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
+    """Peak signal-to-noise ratio of each pair of images, dB; 100 where they are equal.
+
+    Args:
+        x: in [0, 1].
+        y: in [0, 1].
+    """
+    return -10 * torch.log10((x - y).square().mean((1, 2, 3)).clamp(min=1e-10))
+
+
 def _psnr(x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"]) -> float:
     """Mean peak signal-to-noise ratio of images in [0, 1], dB."""
-    return round((-10 * torch.log10((x - y).square().mean((1, 2, 3)))).mean().item(), 2)
+    return round(decibels(x, y).mean().item(), 2)
 
 
 def _any_two(features: Float[Tensor, "B D"]) -> Float[Tensor, ""]:

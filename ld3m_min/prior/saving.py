@@ -7,6 +7,7 @@ no other may be there; nothing in the folder is run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ld3m_min.errors import InputError
 from ld3m_min.io.files import read_json, write_json
 from ld3m_min.io.tensors import from_bytes
+from ld3m_min.prior.class_map import PROMPT
 from ld3m_min.prior.diffusers_pipelines import parts_of
 from ld3m_min.prior.kinds import AUTOENCODERS, DENOISERS, Autoencoder, Denoiser
 from ld3m_min.prior.parts import GivenParts
@@ -66,7 +68,12 @@ def write_parts(
 
 
 def read_parts(
-    found: Found, kind: str, *, classes: Iterable[object] = (), prompt: str = "a photo of a {}"
+    found: Found,
+    kind: str,
+    *,
+    classes: Iterable[object] = (),
+    prompt: str = PROMPT,
+    prompts: Mapping[str, str] | None = None,
 ) -> GivenParts:
     """The parts of a prior, from a folder that this package or diffusers wrote.
 
@@ -75,11 +82,14 @@ def read_parts(
         kind: the class that this package's own folders name.
         classes: class names, for a pipeline of diffusers.
         prompt: the text around a name, for a pipeline of diffusers.
+        prompts: whole texts of some classes, for a pipeline of diffusers.
 
     Raises:
         FileNotFoundError: a part is missing.
         InputError: a part is damaged or does not belong there.
     """
+    if (alone := _autoencoder_alone(found.folder)) is not None:
+        return GivenParts(alone, source=found.source)
     index = read_index(found.folder)
     if index["_class_name"] == kind:
         return _own_parts(found, index)
@@ -96,16 +106,42 @@ def read_parts(
         **(unused if "safety_checker" in index else {}),
         **_pipeline_networks(found.folder, index),
     )
-    parts = parts_of(pipeline, classes=classes, prompt=prompt)
-    return GivenParts(
-        parts.autoencoder,
-        parts.denoiser,
-        parts.scheduler,
-        parts.class_embedding,
-        parts.classes,
-        parts.null,
-        found.source,
-    )
+    parts = parts_of(pipeline, classes=classes, prompt=prompt, prompts=prompts)
+    return replace(parts, source=found.source)
+
+
+def _autoencoder_alone(folder: Path) -> Autoencoder | None:
+    """The autoencoder of a folder that holds nothing else, as diffusers saves one; or None.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    file = folder / "config.json"
+    if (folder / "model_index.json").exists() or not file.exists():
+        return None
+    config = read_json(file)
+    kind = config.get("_class_name") if isinstance(config, dict) else None
+    if kind not in AUTOENCODERS:
+        return None
+    autoencoder: Autoencoder = loaded(getattr(diffusers, kind), folder, OPTIONS)
+    return autoencoder
+
+
+def is_text_conditioned(folder: Path) -> bool:
+    """Whether a folder holds a pipeline that is conditioned on text: it needs the class names.
+
+    Args:
+        folder: of a prior.
+
+    Raises:
+        FileNotFoundError: it has no index.
+        InputError: that is damaged.
+    """
+    if not (folder / "model_index.json").exists() and (folder / "config.json").exists():
+        return False
+    index = read_index(folder)
+    there = {name for name, value in index.items() if value not in (None, [None, None])}
+    return "tokenizer" in there and bool(there & {"text_encoder", "bert"})
 
 
 def _own_parts(found: Found, index: Mapping[str, Any]) -> GivenParts:

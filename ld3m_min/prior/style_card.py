@@ -12,8 +12,9 @@ from ld3m_min.io.disk import StrPath
 from ld3m_min.io.environment import environment, files_of
 from ld3m_min.io.files import write_bytes, write_json
 from ld3m_min.io.text import in_card
-from ld3m_min.prior.card import percent, save_samples
+from ld3m_min.prior.card import save_samples
 from ld3m_min.prior.classifier import train_classifier
+from ld3m_min.prior.image_card import percent
 from ld3m_min.prior.real_images import RealImages
 from ld3m_min.prior.style_config import StyleConfig
 from ld3m_min.prior.style_gan import StyleGenerator

@@ -17,7 +17,6 @@ from jaxtyping import Float, Int, UInt8
 from safetensors.torch import load_file
 from torch import Generator, Tensor, nn
 
-from ld3m_min.errors import InputError
 from ld3m_min.io.checkpoints import Checkpointer
 from ld3m_min.io.files import write_bytes
 from ld3m_min.io.lock import locked
@@ -25,12 +24,15 @@ from ld3m_min.io.progress import bar
 from ld3m_min.io.seeds import seeded
 from ld3m_min.io.stop import REASONS, stoppable
 from ld3m_min.io.tensors import to_bytes
-from ld3m_min.prior.architecture import PriorConfig, build_prior
+from ld3m_min.prior.architecture import PriorConfig
+from ld3m_min.prior.class_map import NO_MAP, ClassMap
 from ld3m_min.prior.fit import Loss, fit
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.losses import LOSSES
 from ld3m_min.prior.noising import laid, noised_batch, normal
+from ld3m_min.prior.progress_pictures import reconstructions, samples
 from ld3m_min.prior.real_images import RealImages
+from ld3m_min.prior.start import started
 
 _APART = (  # fields that change no weight
     "name", "checkpoint_every", "checkpoint_seconds", "classifier", "gpu", "about", "snapshots",
@@ -50,6 +52,8 @@ def train_prior(
     dtype: torch.dtype | None = None,
     start: LatentDiffusionPrior | None = None,
     progress: bool = True,
+    pictures: int = 0,
+    class_map: ClassMap = NO_MAP,
 ) -> LatentDiffusionPrior:
     """Train both stages, writing checkpoints below `out`.
 
@@ -68,21 +72,26 @@ def train_prior(
             zero: twice as fast where the processor multiplies bfloat16, else slower.
         start: a prior to go on from: its autoencoder is kept as it is, and its denoiser trained
             `config.unet_steps` further, with a rate that rises and falls anew. An autoencoder alone
-            gets a denoiser. None trains both from nothing.
+            gets a denoiser; other classes a new embedding (:mod:`ld3m_min.prior.start`). None
+            trains both from nothing.
         progress: show bars.
+        pictures: how many to write of each stage, below `out`/samples: held-out images above their
+            reconstructions, and samples.
+        class_map: which classes of `start` those of the data are, where the names don't tell.
 
     Returns:
         The finished prior: averaged weights, float32.
 
     Raises:
-        InputError: `start` has another architecture or other classes.
+        InputError: `start` has another architecture, or does not fit the images.
         NotFinite: a loss is not finite.
         Interrupted: it was asked to stop; everything done so far is in the checkpoint.
     """
     out, device = Path(out), torch.device(device)
     on_gpu = device.type == "cuda"
     dtype = dtype or (torch.bfloat16 if on_gpu else torch.float32)
-    prior = build_prior(config, data.classes).to(device)
+    begun = started(config, data.classes, start, class_map)
+    prior = begun.prior.to(device)
     assert prior.denoiser is not None, "it was built with one"
     for network in (prior.autoencoder, prior.denoiser):
         laid(network)
@@ -95,52 +104,34 @@ def train_prior(
         "progress": progress,
     }
 
-    if start is not None:
-        _take_over(prior, start)
-
     def checkpoints(stage: str) -> Checkpointer:
         known = _identity(config, dtype, stage, data.train.digest)
         known |= {} if start is None else {"start": start.digest}
+        known |= {"class_map": class_map.record} if class_map else {}
         every, seconds = config.checkpoint_every, config.checkpoint_seconds
         return Checkpointer(out / stage, known, every=every, seconds=seconds)
 
     with locked(out):
         if start is None:
             kept, vae = checkpoints("autoencoder"), {"vae": prior.autoencoder}
-            loss = _autoencoder_loss(prior, images, config)
+            loss = autoencoder_loss(prior, images, config)
+            if pictures:
+                every = -(-config.vae_steps // pictures)
+                shared["look"] = reconstructions(prior, data, out / "samples", every)
             fit(vae, loss, kept, steps=config.vae_steps, lr=config.vae_lr, **shared)
-        latents, labels = _latents(prior, images, labels, config, out, progress)
-        loss = _denoiser_loss(prior, latents, labels, config)
+        scale = prior.scale if begun.keeps_scale else None
+        latents, labels = _latents(prior, images, labels, config, out, progress, scale)
+        loss = denoiser_loss(prior, latents, labels, config)
         kept = checkpoints("unet")
         modules = {"unet": prior.denoiser, "class_embedding": _table(prior)}
         shared["snapshots"] = config.snapshots
+        if pictures:
+            every = -(-config.unet_steps // pictures)
+            shared["look"] = samples(prior, config.size, out / "samples", every, config.seed)
         fit(modules, loss, kept, steps=config.unet_steps, lr=config.unet_lr, **shared)
     for module in prior.modules:
         module.requires_grad_(False).eval()
     return prior
-
-
-@torch.no_grad()
-def _take_over(prior: LatentDiffusionPrior, start: LatentDiffusionPrior) -> None:
-    """Give a prior the weights of another one, of the same architecture and classes.
-
-    Of an autoencoder alone, which has no classes, the autoencoder's.
-    """
-    if start.denoiser is not None and prior.classes != start.classes:
-        theirs, ours = (", ".join(p.classes[:5]) for p in (start, prior))
-        raise InputError(
-            f"the prior to start from has the classes {theirs}, ..., the data {ours}, ...; start "
-            "from one of the same classes, in the same order"
-        )
-    # an autoencoder alone has one module
-    for to, of in zip(prior.modules, start.modules, strict=start.denoiser is not None):
-        try:
-            to.load_state_dict(of.state_dict())
-        except RuntimeError as error:  # names or shapes
-            raise InputError(
-                f"the prior to start from has another architecture than {type(to).__name__} of "
-                f"this configuration: {str(error).splitlines()[-1].strip()}"
-            ) from None
 
 
 def _table(prior: LatentDiffusionPrior) -> nn.Embedding:
@@ -149,10 +140,16 @@ def _table(prior: LatentDiffusionPrior) -> nn.Embedding:
     return prior.class_embedding
 
 
-def _autoencoder_loss(
+def autoencoder_loss(
     prior: LatentDiffusionPrior, images: UInt8[Tensor, "N 3 H W"], config: PriorConfig
 ) -> Loss:
-    """Reconstruction and Kullback-Leibler term of a batch, by the number of the step."""
+    """Reconstruction and Kullback-Leibler term of a batch, by the number of the step.
+
+    Args:
+        prior: whose autoencoder is trained.
+        images: to draw from, on its device.
+        config: of the training.
+    """
     vae, distance, device = prior.autoencoder, LOSSES[config.loss], images.device
 
     def loss(step: int) -> Tensor:
@@ -168,13 +165,20 @@ def _autoencoder_loss(
     return loss
 
 
-def _denoiser_loss(
+def denoiser_loss(
     prior: LatentDiffusionPrior,
     latents: Float[Tensor, "N c h w"],
     labels: Int[Tensor, " N"],
     config: PriorConfig,
 ) -> Loss:
-    """Squared error of the predicted noise of a batch, by the number of the step."""
+    """Squared error of the predicted noise of a batch, by the number of the step.
+
+    Args:
+        prior: whose denoiser is trained.
+        latents: to draw from, on its device.
+        labels: of the latents.
+        config: of the training.
+    """
     table = _table(prior)
 
     def loss(step: int) -> Tensor:
@@ -213,8 +217,9 @@ def _latents(
     config: PriorConfig,
     out: Path,
     progress: bool,
+    scale: float | None = None,
 ) -> tuple[Float[Tensor, "M c h w"], Int[Tensor, " M"]]:
-    """Latents of the training images and their labels, their scale brought to 1.
+    """Latents of the training images and their labels, their scale brought to 1, or to `scale`.
 
     The factor becomes the prior's; a unit scale is what the noise schedule assumes. A choice of
     `config.latents` is for slow machines: it is made once and kept in `out`. All of them take
@@ -234,9 +239,13 @@ def _latents(
         if file is not None:
             latents = latents.contiguous()  # as it will be read
             write_bytes(file, to_bytes({"latents": latents}))
-    prior.scale = 1 / latents.std().item()
+    labels = labels.repeat(1 + config.flip)
+    if scale is not None:
+        return latents, labels
+    factor = 1 / latents.std().item()
+    prior.scale *= factor
     prior.autoencoder.register_to_config(scaling_factor=prior.scale)
-    return latents * prior.scale, labels.repeat(1 + config.flip)
+    return latents * factor, labels
 
 
 def encoded(

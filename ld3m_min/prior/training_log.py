@@ -1,4 +1,4 @@
-"""How long a prior was trained, over all trainings that went on from one another."""
+"""How long a prior was trained, over all trainings that went on from one another, and on what."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 from ld3m_min.io.disk import StrPath
 from ld3m_min.io.files import read_json, write_json
 from ld3m_min.io.values import from_dict
+from ld3m_min.prior.real_images import RealImages
+from ld3m_min.prior.weights import SHIPPED
 
 FILE = "training.json"
+TRAINED_ON = "trained_on.json"
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,52 @@ class TrainingLog:
             model: the folder.
         """
         write_json(Path(model) / FILE, asdict(self))
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The images that a prior was trained on last.
+
+    Attributes:
+        name: what the data set was called.
+        digest: of its training images, as `ImageDataset.digest`.
+        size: side of the images, pixels.
+        classes: their names.
+    """
+
+    name: str
+    digest: str
+    size: int
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, data: RealImages) -> TrainedOn:
+        """What a data set is.
+
+        Args:
+            data: its training split is what counts.
+        """
+        return cls(data.name, data.train.digest, data.size, tuple(data.classes))
+
+    @classmethod
+    def read(cls, source: StrPath | None) -> TrainedOn | None:
+        """What the folder of a prior says of it; None where it says nothing. Nothing is downloaded.
+
+        Args:
+            source: of the prior: a shipped name, a folder, or what is neither.
+
+        Raises:
+            InputError: the file there holds something else.
+        """
+        for folder in [] if source is None else [SHIPPED / source, Path(source).expanduser()]:
+            if (folder / TRAINED_ON).is_file():
+                return from_dict(cls, read_json(folder / TRAINED_ON), str(folder / TRAINED_ON))
+        return None
+
+    def save(self, model: StrPath) -> None:
+        """Write it into the folder of a prior.
+
+        Args:
+            model: the folder.
+        """
+        write_json(Path(model) / TRAINED_ON, asdict(self))

@@ -101,9 +101,8 @@ def _check_files(place: Path) -> None:
     if not place.is_dir():
         how = "a single file" if place.is_file() else "no folder"
         raise InputError(
-            f"{place} is {how}; a prior is a folder as save_pretrained writes it. A released "
-            "checkpoint becomes one by LatentDiffusionPrior.from_compvis(checkpoint, "
-            "yaml).save_pretrained(folder)"
+            f"{place} is {how}; a prior is a folder as save_pretrained writes it, or a released "
+            "checkpoint (.ckpt, .pt, .safetensors) with its yaml beside it under the same name"
         )
     for file in place.rglob("*"):
         if file.is_dir():
@@ -147,9 +146,11 @@ def _download(given: str, revision: str | None) -> Found:
             snapshot_download(
                 name,
                 revision=revision or pinned or None,
+                # weights beside the index are an autoencoder's alone, or the whole model twice
                 allow_patterns=[
                     f"*{s}" if s != ".safetensors" else "*/*.safetensors" for s in WEIGHTS
-                ],
+                ]
+                + ["diffusion_pytorch_model*.safetensors"],
                 ignore_patterns=["*.fp16.*", "*.non_ema.*", "safety_checker/*"],
             )
         )

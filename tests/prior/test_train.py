@@ -62,11 +62,18 @@ def test_what_does_not_fit_is_one_sentence(first, digits, tmp_path):
     wider = prior_preset("smoke", unet_widths=(32, 32))
     with pytest.raises(ValueError, match="another architecture than UNet2DConditionModel"):
         train_prior(wider, digits, tmp_path, start=start, progress=False)
+
+
+def test_classes_in_another_order_take_their_rows_along(first, digits, tmp_path):
+    start = LatentDiffusionPrior.from_pretrained(first)
     others = replace(
         digits, **{s: replace(digits.split(s), classes=digits.classes[::-1]) for s in SPLITS}
     )
-    with pytest.raises(ValueError, match="has the classes 0, 1"):
-        train_prior(prior_preset("smoke"), others, tmp_path, start=start, progress=False)
+    config = prior_preset("smoke", unet_steps=1, unet_lr=1e-9)
+    prior = train_prior(config, others, tmp_path, start=start, progress=False)
+    assert prior.classes == digits.classes[::-1] and prior.scale == start.scale
+    weight = start.class_embedding.weight
+    assert torch.allclose(prior.class_embedding.weight[:10], weight[:10].flip(0), atol=1e-6)
 
 
 def test_a_folder_that_says_nothing_and_one_that_says_nonsense(tmp_path):
