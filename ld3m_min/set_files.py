@@ -28,9 +28,11 @@ from ld3m_min.spaces.base import is_class_by_class
 from ld3m_min.spaces.build import SPACES
 
 FORMAT, VERSION = "ld3m_min synthetic set", 2
+CHECKSUMS = "SHA256SUMS"
 # all that a set's folder holds
 FILES = (
     "README.md",
+    CHECKSUMS,
     "images",
     "metadata.jsonl",
     "prior",
@@ -107,6 +109,8 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
     _need(folder, named or needless, "recipe.prior")
     _need(folder, isinstance(prior.get("digest", ""), str), "recipe.prior.digest")
     _need(folder, type(prior.get("bytes", 0)) is int, "recipe.prior.bytes")  # older sets: none
+    _need(folder, isinstance(recipe.get("licence", ""), str), "recipe.licence")
+    _need(folder, "evaluation" not in recipe or _is_evaluation(recipe["evaluation"]), "evaluation")
     _need(folder, "selection" not in recipe or _is_selection(recipe["selection"]), "selection")
 
 
@@ -119,6 +123,17 @@ def _is_selection(value: object) -> bool:
     sizes, form = value["bytes"], [value.get("format"), value.get("quality")]
     counts = isinstance(sizes, list) and all(type(n) is int for n in sizes)
     return counts and isinstance(form[0], str) and type(form[1]) is int
+
+
+def _is_evaluation(value: object) -> bool:
+    """Whether a recipe's entry of an evaluation is one, as far as a card looks at it."""
+    if not isinstance(value, dict) or not isinstance(value.get("accuracies"), dict):
+        return False
+    texts = isinstance(value.get("data"), str) and isinstance(value.get("split"), str)
+    each = value["accuracies"].values()
+    return texts and all(
+        isinstance(v, list) and all(type(x) is float and 0 <= x <= 1 for x in v) for v in each
+    )
 
 
 def _mapping(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -146,8 +161,8 @@ def check_tensors(folder: Path, tensors: Mapping[str, Tensor], index: Mapping[st
         InputError: a tensor is not as it must be; names the first.
     """
     file, space = folder / "set.safetensors", SPACES[index["recipe"]["config"]["space"]]
-    names = {"images", "labels", *(f"state.{k}" for k in space.saves)}
-    optional = {f"state.{k}" for k in space.may_lack}
+    names = {"images", "labels", "soft_labels", *(f"state.{k}" for k in space.saves)}
+    optional = {"soft_labels", *(f"state.{k}" for k in space.may_lack)}
     missing, unknown = names - optional - tensors.keys(), tensors.keys() - names
     if odd := sorted(missing) or sorted(unknown):
         what = "missing" if missing else "not part of such a set"
@@ -157,6 +172,7 @@ def check_tensors(folder: Path, tensors: Mapping[str, Tensor], index: Mapping[st
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     images, labels = tensors["images"], tensors["labels"]
     check_set(images, labels, index["classes"], state, f"{file}: ", space.by_class)
+    check_soft_labels(tensors.get("soft_labels"), len(labels), len(index["classes"]), f"{file}: ")
     size = index["recipe"]["config"].get("size")
     if size is not None and images.shape[2:] != (size, size):  # codes are decoded at that size
         raise InputError(
@@ -213,6 +229,29 @@ def check_set(
         raise InputError(
             f"{where}images reach from {images.min():.3g} to {images.max():.3g}; "
             "they must lie in [0, 1]"
+        )
+
+
+def check_soft_labels(soft: Tensor | None, images: int, classes: int, where: str = "") -> None:
+    """Whether soft labels are probabilities of the classes, a row for each image.
+
+    Args:
+        soft: None for a set without them.
+        images: how many there are.
+        classes: how many there are.
+        where: what a message begins with.
+
+    Raises:
+        InputError: they are not.
+    """
+    if soft is None:
+        return
+    shape, kind = tuple(soft.shape), soft.dtype
+    fits = shape == (images, classes) and kind == torch.float32
+    if not fits or not bool((soft >= 0).all() and ((soft.sum(1) - 1).abs() < 1e-3).all()):
+        raise InputError(
+            f"{where}soft labels are {shape} {kind}; they must be ({images}, {classes}) float32, "
+            "probabilities that add up to 1 for each image"
         )
 
 

@@ -10,17 +10,20 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ld3m_min.data.archives import is_archive, unpack
 from ld3m_min.data.assembly import Labelled, Parts, Reading, assemble, hold_out, labelled, tenth
 from ld3m_min.data.cache import cache_folder
 from ld3m_min.data.images import ClassFolder, list_images
+from ld3m_min.data.report import Unusable, is_safe
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.data.subsets import Subset, subset
 from ld3m_min.errors import InputError
 from ld3m_min.io.disk import StrPath
+from ld3m_min.io.text import shown
 
 HELD_OUT = ("val", "val_folders", "validation", "valid")  # names of the folder beside train/
 OFFICIAL = "ILSVRC2012_val_"  # begins the names of ImageNet's validation images, in every copy
@@ -38,6 +41,10 @@ def load_folder(
     workers: int | None = None,
 ) -> DataSplits:
     """Any folder of images, one subfolder a class; or train/ with val/ or test/ or both of such.
+
+    Files that can't be used are named, all of them. Where they are few, at most one in twenty of a
+    class, they are left out, which is said and is in the data's `report`; those of a folder that is
+    given to test on never are.
 
     A zip or tar of such a folder does as well; it is unpacked once, see
     :mod:`ld3m_min.data.archives`.
@@ -69,32 +76,101 @@ def load_folder(
     """
     root = _folder(path)
     reading = Reading(size, cache, progress, workers)
+    bad: dict[Path, str] = {}
+    while True:
+        found = _listed(root, test_fraction, bad)
+        try:
+            return assemble(
+                name or root.name,
+                found.parts,
+                found.classes,
+                reading,
+                source=found.source,
+                root=root,
+                bad=bad,
+            )
+        except Unusable as error:
+            if not error.files.keys() - bad.keys() or not is_safe(bad | error.files, found.counts):
+                raise
+            bad |= error.files  # and all is decoded once more, without them
+
+
+class _Listed(NamedTuple):
+    """The files of a folder, by split.
+
+    Attributes:
+        parts: the files of the splits.
+        classes: their names.
+        source: how they are split, for records.
+        counts: how many files each class folder holds from which some may be left out.
+    """
+
+    parts: Parts
+    classes: tuple[str, ...]
+    source: str
+    counts: dict[Path, int]
+
+
+def _listed(root: Path, test_fraction: float, bad: dict[Path, str]) -> _Listed:
+    """The files of a folder of one's own, without those that can't be used.
+
+    Files of a given folder to test on are never left out: what is measured would be another thing.
+
+    Args:
+        root: the folder.
+        test_fraction: of each class, where no folder is given to test on.
+        bad: files that can't be used, and why; those that are found here are added.
+
+    Raises:
+        InputError: see :func:`load_folder`.
+    """
     if _is_split(root / "train"):
-        source = "image folder, split by its own folders"
-        listings = _split_listings(root)
+        listings = _split_listings(root, bad)
         classes = tuple(c.name for c in listings[0])
+        _check_classes(root, classes)
         parts = [labelled(listing) for listing in listings]
         if len(parts) == 2:
             cut = hold_out(parts[0], tenth, classes)
             parts = [cut.rest, cut.held, parts[1]]
-        split = Parts(*parts)
-    else:
-        source = "image folder, a part held out"
-        listing = list_images(root)
-        classes = tuple(_spelt(c.name) for c in listing)
-        test = hold_out(
-            labelled(listing), lambda n: max(1, round(test_fraction * n)), classes, pieces=3
+        counts = _counts(listings[0], bad)
+        return _Listed(Parts(*parts), classes, "image folder, split by its own folders", counts)
+    listing = _without(list_images(root, left_out=bad), bad)
+    classes = tuple(_spelt(c.name) for c in listing)
+    _check_classes(root, classes)
+    test = hold_out(
+        labelled(listing), lambda n: max(1, round(test_fraction * n)), classes, pieces=3
+    )
+    validation = hold_out(test.rest, tenth, classes)
+    split = Parts(validation.rest, validation.held, test.held)
+    return _Listed(split, classes, "image folder, a part held out", _counts(listing, bad))
+
+
+def _check_classes(root: Path, classes: Sequence[str]) -> None:
+    """InputError where there is nothing to tell apart."""
+    if len(classes) < 2:
+        raise InputError(
+            f"{root.name!r} holds one class alone, {shown(classes[0])!r}, and there is nothing to "
+            "tell it from; add a folder for a second class, or give the folder that holds them all"
         )
-        validation = hold_out(test.rest, tenth, classes)
-        split = Parts(validation.rest, validation.held, test.held)
-    return assemble(name or root.name, split, classes, reading, source=source, root=root)
 
 
-def _split_listings(root: Path) -> list[list[ClassFolder]]:
+def _without(listing: Sequence[ClassFolder], bad: Mapping[Path, str]) -> list[ClassFolder]:
+    """The classes without files that can't be used."""
+    return [ClassFolder(c.name, tuple(f for f in c.files if f not in bad)) for c in listing]
+
+
+def _counts(listing: Sequence[ClassFolder], bad: Mapping[Path, str]) -> dict[Path, int]:
+    """How many files each class folder holds, those that can't be used among them."""
+    files = {f for c in listing for f in c.files} | bad.keys()
+    return dict(Counter(f.parent for f in files))
+
+
+def _split_listings(root: Path, bad: dict[Path, str]) -> list[list[ClassFolder]]:
     """The classes of train/ and of the one or two folders beside it, in one order.
 
     Args:
         root: the folder of these.
+        bad: files of train/ that are left out, and why; those that are found here are added.
 
     Returns:
         Those of train/, of the validation folder where there is a test folder too, and of the
@@ -112,10 +188,13 @@ def _split_listings(root: Path) -> list[list[ClassFolder]]:
         )
     listings = [
         sorted(
-            (ClassFolder(_spelt(c.name), c.files) for c in list_images(root / n)),
+            (ClassFolder(_spelt(c.name), c.files) for c in listing),
             key=lambda c: c.name,
         )
-        for n in ("train", *held)
+        for listing in (
+            _without(list_images(root / "train", left_out=bad), bad),
+            *(list_images(root / n) for n in held),
+        )
     ]
     classes = {c.name for c in listings[0]}
     for n, listing in zip(held, listings[1:], strict=True):
