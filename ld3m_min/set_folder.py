@@ -24,7 +24,8 @@ from ld3m_min.io.packing import eight_bits, packed
 from ld3m_min.io.tensors import from_bytes, to_bytes
 from ld3m_min.set_card import card
 from ld3m_min.set_contents import SetContents
-from ld3m_min.set_files import CHECKSUMS, FORMAT, VERSION, check_index, check_tensors
+from ld3m_min.set_files import CHECKSUMS, FORMAT, VERSION, check_tensors
+from ld3m_min.set_index import check_index
 
 
 def write_set(folder: Path, contents: SetContents) -> None:
