@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedWriter
 from pathlib import Path
 
@@ -183,7 +184,7 @@ def _kept(source: _Source, cache: Path) -> UInt8[Tensor, "N 3 H H"] | None:
                 for image in source.images():
                     handle.write(image.numpy().tobytes())
             except Unusable as error:
-                _remember(known, source.files, error)
+                error.remember = partial(_remember, known, source.files, error)
                 raise
             handle.flush()
             handle.write(digest(torch.from_numpy(np.load(handle.name, mmap_mode="c"))).encode())

@@ -89,6 +89,7 @@ def load_folder(
         except Unusable as error:
             if not error.files.keys() - bad.keys() or not is_safe(bad | error.files, found.counts):
                 raise
+            error.remember()
             bad |= error.files  # and all is decoded once more, without them
 
 

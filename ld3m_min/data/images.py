@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ld3m_min.data.report import Unusable, is_safe, named
@@ -210,6 +210,14 @@ def read_image(file: StrPath, size: int) -> UInt8[Tensor, "3 H H"]:
     file = Path(file)
     try:
         image = _decoded(file, size)
+    except UnidentifiedImageError:
+        empty = file.stat().st_size == 0
+        why_not = (
+            "it is empty, as after a copy that stopped"
+            if empty
+            else (f"it is no image of a format that is read ({', '.join(FORMATS)})")
+        )
+        raise InputError(f"{file.parent.name}/{file.name}: {why_not}") from None
     except Exception as error:
         # decoders fail on hostile bytes with any exception; here each becomes the file's name
         reason = str(error).replace(repr(str(file)), "it") or type(error).__name__

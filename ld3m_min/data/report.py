@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,17 @@ class Unusable(InputError):
 
     Attributes:
         files: why, of each.
+        remember: notes them in the cache, for who goes on without them.
     """
 
     def __init__(self, message: str, files: Mapping[Path, str]) -> None:
         super().__init__(message)
         self.files = dict(files)
+        self.remember: Callable[[], None] = _nothing
+
+
+def _nothing() -> None:
+    """Without a cache, nothing is noted."""
 
 
 @dataclass(frozen=True)

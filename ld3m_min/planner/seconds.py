@@ -79,10 +79,8 @@ def probe(
     drawn = codes(prior, config, device, classes)
     n = len(drawn.Z)
     if n > MOST:  # as many times longer as there are more images
-        drawn = Codes(*(None if t is None else t[:MOST].detach() for t in drawn))
-        for code in (drawn.Z, drawn.c):
-            if code is not None:
-                code.requires_grad_()
+        c = None if drawn.c is None else drawn.c[:MOST].detach().requires_grad_()
+        drawn = Codes(drawn.Z[:MOST].detach().requires_grad_(), c, drawn.noise[:MOST])
     total = len(timesteps(config.sampler.steps, prior.train_steps)) if config.space == "ld3m" else 1
 
     def measured(steps: int, recomputed: int) -> float:
