@@ -1,12 +1,12 @@
 """What the folder of a synthetic set must hold, to be believed.
 
-These are the fields of `set.json`, and the names, shapes and values of the tensors.
+These are the names, shapes and values of the tensors; :mod:`ld3m_min.set_index` looks at the fields
+of `set.json`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
@@ -16,21 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ld3m_min.config import DistilConfig
-from ld3m_min.data.dataset import NORMALISATIONS
 from ld3m_min.data.images import CLUTTER
 from ld3m_min.errors import InputError
 from ld3m_min.io.files import read_json
 from ld3m_min.io.text import shown
-from ld3m_min.io.values import from_dict
 from ld3m_min.prior.weights import SHIPPED, is_explicit
 from ld3m_min.spaces.base import is_class_by_class
 from ld3m_min.spaces.build import SPACES
 
 FORMAT, VERSION = "ld3m_min synthetic set", 2
+CHECKSUMS = "SHA256SUMS"
 # all that a set's folder holds
 FILES = (
     "README.md",
+    CHECKSUMS,
     "images",
     "metadata.jsonl",
     "prior",
@@ -56,82 +55,15 @@ def is_path(source: str) -> bool:
     )
 
 
-def check_index(folder: Path, index: Mapping[str, Any]) -> None:
-    """Every field of a set's index by type and range.
+def mapping_of(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A field of a recipe, if it is a mapping; else an empty one.
 
     Args:
-        folder: the set's, as messages name it.
-        index: what `set.json` holds, as JSON has it.
-
-    Raises:
-        InputError: a field is not as it must be; names it.
-    """
-    for name, kind in {"classes": list, "recipe": dict, "history": list, "sha256": str}.items():
-        _need(folder, isinstance(index.get(name), kind), name)
-    classes, files = index["classes"], index.get("files", [])
-    _need(folder, bool(classes) and all(isinstance(c, str) for c in classes), "classes")
-    _need(folder, all(isinstance(h, dict) for h in index["history"]), "history")
-    _need(folder, isinstance(files, list) and all(isinstance(f, str) for f in files), "files")
-    _check_recipe(folder, index["recipe"])
-
-
-def _need(folder: Path, fine: bool, what: str) -> None:
-    """InputError that names a field of a set's index, unless it is fine."""
-    if not fine:
-        raise InputError(
-            f"{folder / 'set.json'} lacks {what}, or holds something else there; it is no whole set"
-        )
-
-
-def _check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """Configuration, normalisation and prior of a set's recipe.
-
-    Args:
-        folder: the set's, as messages name it.
         recipe: as JSON has it.
-
-    Raises:
-        InputError: a field is not as it must be; names it.
+        name: of the field.
     """
-    config, norm, prior = (_mapping(recipe, k) for k in ("config", "normalisation", "prior"))
-    _need(folder, config.get("space") in tuple(SPACES), "recipe.config")
-    try:
-        from_dict(DistilConfig, config, "recipe.config")
-    except InputError as error:
-        raise InputError(f"{folder / 'set.json'}: {error}; it is no whole set") from None
-    _need(folder, norm.get("kind") in NORMALISATIONS, "recipe.normalisation")
-    for name, least in (("mean", -math.inf), ("std", 0.0)):
-        _need(folder, _three_above(norm.get(name), least), f"recipe.normalisation.{name}")
-    named = isinstance(prior.get("source"), str)
-    needless = not SPACES[config["space"]].needs_prior and not recipe.get("prior")
-    _need(folder, named or needless, "recipe.prior")
-    _need(folder, isinstance(prior.get("digest", ""), str), "recipe.prior.digest")
-    _need(folder, type(prior.get("bytes", 0)) is int, "recipe.prior.bytes")  # older sets: none
-    _need(folder, "selection" not in recipe or _is_selection(recipe["selection"]), "selection")
-
-
-def _is_selection(value: object) -> bool:
-    """Whether a recipe's entry of a selection is one, as far as a card or a count looks at it."""
-    if not isinstance(value, dict) or not isinstance(value.get("method"), str):
-        return False
-    if "bytes" not in value:
-        return True
-    sizes, form = value["bytes"], [value.get("format"), value.get("quality")]
-    counts = isinstance(sizes, list) and all(type(n) is int for n in sizes)
-    return counts and isinstance(form[0], str) and type(form[1]) is int
-
-
-def _mapping(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A field of a recipe, if it is a mapping; else an empty one."""
     value = recipe.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def _three_above(values: object, least: float) -> bool:
-    """Whether a value is a list of three finite numbers above a bound."""
-    if not isinstance(values, list) or len(values) != 3:
-        return False
-    return all(type(v) in (int, float) and math.isfinite(v) and v > least for v in values)
 
 
 def check_tensors(folder: Path, tensors: Mapping[str, Tensor], index: Mapping[str, Any]) -> None:
@@ -146,8 +78,8 @@ def check_tensors(folder: Path, tensors: Mapping[str, Tensor], index: Mapping[st
         InputError: a tensor is not as it must be; names the first.
     """
     file, space = folder / "set.safetensors", SPACES[index["recipe"]["config"]["space"]]
-    names = {"images", "labels", *(f"state.{k}" for k in space.saves)}
-    optional = {f"state.{k}" for k in space.may_lack}
+    names = {"images", "labels", "soft_labels", *(f"state.{k}" for k in space.saves)}
+    optional = {"soft_labels", *(f"state.{k}" for k in space.may_lack)}
     missing, unknown = names - optional - tensors.keys(), tensors.keys() - names
     if odd := sorted(missing) or sorted(unknown):
         what = "missing" if missing else "not part of such a set"
@@ -157,6 +89,7 @@ def check_tensors(folder: Path, tensors: Mapping[str, Tensor], index: Mapping[st
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     images, labels = tensors["images"], tensors["labels"]
     check_set(images, labels, index["classes"], state, f"{file}: ", space.by_class)
+    check_soft_labels(tensors.get("soft_labels"), len(labels), len(index["classes"]), f"{file}: ")
     size = index["recipe"]["config"].get("size")
     if size is not None and images.shape[2:] != (size, size):  # codes are decoded at that size
         raise InputError(
@@ -216,6 +149,29 @@ def check_set(
         )
 
 
+def check_soft_labels(soft: Tensor | None, images: int, classes: int, where: str = "") -> None:
+    """Whether soft labels are probabilities of the classes, a row for each image.
+
+    Args:
+        soft: None for a set without them.
+        images: how many there are.
+        classes: how many there are.
+        where: what a message begins with.
+
+    Raises:
+        InputError: they are not.
+    """
+    if soft is None:
+        return
+    shape, kind = tuple(soft.shape), soft.dtype
+    fits = shape == (images, classes) and kind == torch.float32
+    if not fits or not bool((soft >= 0).all() and ((soft.sum(1) - 1).abs() < 1e-3).all()):
+        raise InputError(
+            f"{where}soft labels are {shape} {kind}; they must be ({images}, {classes}) float32, "
+            "probabilities that add up to 1 for each image"
+        )
+
+
 def _check_state(name: str, tensor: Tensor, n: int, where: str) -> None:
     """Whether a tensor of a set's state is finite floats, one row for each of n images."""
     if not tensor.is_floating_point() or tensor.dim() == 0 or len(tensor) != n:
@@ -245,7 +201,7 @@ def by_class(recipe: Mapping[str, Any]) -> tuple[str, ...]:
     Args:
         recipe: of a set; none of it is verified.
     """
-    space = _mapping(recipe, "config").get("space")
+    space = mapping_of(recipe, "config").get("space")
     return SPACES[space].by_class if isinstance(space, str) and space in SPACES else ()
 
 

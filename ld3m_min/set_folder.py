@@ -1,19 +1,15 @@
 """The folder of a synthetic set, written and read.
 
-It holds codes and exact pixels, PNG files by class, the recipe, and a card.
+It holds codes and exact pixels, PNG files by class, the recipe, a card, and checksums.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
-
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from ld3m_min.errors import InputError
 from ld3m_min.io.files import (
@@ -26,30 +22,10 @@ from ld3m_min.io.files import (
 )
 from ld3m_min.io.packing import eight_bits, packed
 from ld3m_min.io.tensors import from_bytes, to_bytes
-from ld3m_min.io.text import in_card
-from ld3m_min.set_files import FORMAT, VERSION, check_index, check_tensors
-from ld3m_min.storage import storage_of
-
-
-@dataclass(frozen=True)
-class SetContents:
-    """What a set's folder holds, but for a prior.
-
-    Attributes:
-        images: in [0, 1].
-        labels: of the images, int64.
-        classes: their names, in the order of the labels.
-        state: the learned codes and constants, by name.
-        recipe: how the set was made, as JSON has it.
-        history: one entry for each iteration.
-    """
-
-    images: Float[Tensor, "B 3 H W"]
-    labels: Int[Tensor, " B"]
-    classes: tuple[str, ...]
-    state: dict[str, Tensor]
-    recipe: dict[str, Any]
-    history: tuple[dict[str, Any], ...]
+from ld3m_min.set_card import card
+from ld3m_min.set_contents import SetContents
+from ld3m_min.set_files import CHECKSUMS, FORMAT, VERSION, check_tensors
+from ld3m_min.set_index import check_index
 
 
 def write_set(folder: Path, contents: SetContents) -> None:
@@ -60,10 +36,19 @@ def write_set(folder: Path, contents: SetContents) -> None:
         contents: what is written.
 
     Raises:
+        InputError: the recipe lacks what a folder must say.
         OSError: it cannot be written.
     """
+    if absent := [k for k in ("config", "normalisation") if not contents.recipe.get(k)]:
+        raise InputError(
+            f"the set's recipe lacks {' and '.join(absent)}, which its folder has to say; take "
+            "those of a set that was distilled, or write its images as npz or webdataset"
+        )
     tensors = {f"state.{k}": v for k, v in contents.state.items()}
-    data = to_bytes(tensors | {"images": contents.images, "labels": contents.labels})
+    tensors |= {"images": contents.images, "labels": contents.labels}
+    if contents.soft_labels is not None:
+        tensors["soft_labels"] = contents.soft_labels
+    data = to_bytes(tensors)
     lines = _write_pictures(folder, contents)
     write_bytes(folder / "metadata.jsonl", ("\n".join(lines) + "\n").encode())
     write_bytes(folder / "README.md", card(contents).encode())
@@ -76,9 +61,25 @@ def write_set(folder: Path, contents: SetContents) -> None:
         "recipe": contents.recipe,
         "history": list(contents.history),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "files": sorted([*files, "set.json"]),
+        "files": sorted([*files, "set.json", CHECKSUMS]),
     }
     write_json(folder / "set.json", signed(index))
+    write_bytes(folder / CHECKSUMS, checksums(folder).encode())
+
+
+def checksums(folder: Path) -> str:
+    """The SHA-256 of every file in a folder, in the lines that `sha256sum -c` reads.
+
+    Args:
+        folder: its own list of checksums is left out.
+    """
+    names = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
+    lines = []
+    for name in names:
+        if name != CHECKSUMS:
+            with (folder / name).open("rb") as file:
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return "".join(lines)
 
 
 def _write_pictures(folder: Path, contents: SetContents) -> list[str]:
@@ -99,42 +100,10 @@ def _write_pictures(folder: Path, contents: SetContents) -> list[str]:
         (folder / place.parent).mkdir(parents=True, exist_ok=True)
         (folder / place).write_bytes(packed(image, "PNG"))
         entry = {"file_name": place.as_posix(), "label": label, "class": contents.classes[label]}
+        if contents.soft_labels is not None:
+            entry["soft_label"] = contents.soft_labels[i].tolist()
         lines.append(json.dumps(entry))
     return lines
-
-
-def card(contents: SetContents) -> str:
-    """The README of a set's folder: what it is, and how to train on it.
-
-    Args:
-        contents: of the set.
-    """
-    c, n = contents.recipe["config"], contents.recipe["normalisation"]
-    mean, std = ([round(v, 4) for v in n[k]] for k in ("mean", "std"))
-    count, each = len(contents.labels), contents.labels.bincount(minlength=len(contents.classes))
-    least, most = int(each.min()), int(each.max())
-    storage = storage_of(
-        contents.images, contents.labels, contents.classes, contents.state, contents.recipe
-    )
-    ipc = c.get("ipc", most)  # of the configuration, where it may count storage
-    place = "" if most == ipc or "selection" in contents.recipe else f", in the place of {ipc}"
-    how = f"distilled by {c['algorithm']} in {c['space']} space"
-    if "selection" in contents.recipe:
-        how = f"chosen by {in_card(contents.recipe['selection']['method'])}"
-    elif "drawn" in contents.recipe:
-        how = f"drawn from a prior by {in_card(contents.recipe['drawn']['method'])}"
-    elif not contents.history:
-        how = f"the initial images of {c['space']} space, not distilled"
-    return (
-        "---\ntask_categories: [image-classification]\ntags: [dataset-distillation]\n---\n"
-        f"# {in_card(c['dataset'])}, {how}\n\n"
-        f"{count} images ({least if least == most else f'{least} to {most}'} per class{place}) of "
-        f"{c['size']} px, {len(contents.history)} iterations, seed {c['seed']}.\n\n"
-        f"{in_card(storage.in_words)}\n\n"
-        f"Train on `images/` with the labels of `metadata.jsonl`; normalise with mean {mean} and "
-        f"std {std}; augment with DSA ({c['dsa']}). `set.safetensors` has the exact pixels and the "
-        "codes; `set.json` the whole recipe.\n"
-    )
 
 
 def read_set(folder: str | PathLike[str]) -> SetContents:
@@ -174,9 +143,10 @@ def _read(folder: Path) -> SetContents:
     tensors = from_bytes(data, folder / "set.safetensors")
     check_tensors(folder, tensors, index)
     images, labels = tensors.pop("images"), tensors.pop("labels")
+    soft = tensors.pop("soft_labels", None)
     state = {k.removeprefix("state."): v for k, v in tensors.items()}
     classes, history = tuple(index["classes"]), tuple(index["history"])
-    return SetContents(images, labels, classes, state, index["recipe"], history)
+    return SetContents(images, labels, classes, state, index["recipe"], history, soft)
 
 
 def _read_index(folder: Path, place: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -18,11 +18,23 @@ from ld3m_min.config import DistilConfig
 from ld3m_min.errors import InputError, InputTypeError
 from ld3m_min.io.files import current_version, replace_folder
 from ld3m_min.io.values import from_dict
+from ld3m_min.licences import with_licence
 from ld3m_min.prior.loading import AnyPrior, load_prior
-from ld3m_min.set_files import OWN_PRIOR, by_class, check_place, check_set, is_path
-from ld3m_min.set_folder import SetContents, read_set, write_set
+from ld3m_min.set_contents import SetContents
+from ld3m_min.set_files import (
+    OWN_PRIOR,
+    by_class,
+    check_place,
+    check_set,
+    check_soft_labels,
+    is_path,
+)
+from ld3m_min.set_folder import read_set, write_set
 from ld3m_min.spaces.build import SPACES
 from ld3m_min.storage import Storage, storage_of
+
+if TYPE_CHECKING:
+    from ld3m_min.sharing import Pushed
 
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # field -> what it must be, and the test
     "pixels": ("a tensor", lambda x: isinstance(x, Tensor)),
@@ -41,6 +53,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # field -> what it mus
         lambda x: isinstance(x, tuple | list) and all(isinstance(h, dict) for h in x),
     ),
     "prior": ("a prior or None", lambda x: x is None or isinstance(x, AnyPrior)),
+    "soft_labels": ("a tensor or None", lambda x: x is None or isinstance(x, Tensor)),
     "home": ("a path or None", lambda x: x is None or isinstance(x, str | PathLike)),
 }
 
@@ -59,6 +72,8 @@ class SyntheticSet:
         prior: what decodes the codes, where it has no name, folder or hub id of its own: then it
             is saved with the set.
         home: the folder it was loaded from, if it was.
+        soft_labels: probabilities of the K classes for each image, for who trains on them; None
+            where each image has its class and no more. `evaluate` takes `labels`.
 
     Raises:
         InputTypeError: a value of another kind.
@@ -75,6 +90,7 @@ class SyntheticSet:
     history: tuple[dict[str, Any], ...] = ()
     prior: AnyPrior | None = None
     home: Path | None = None
+    soft_labels: Float[Tensor, "B K"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not be trained on or saved, whatever door it comes through."""
@@ -96,6 +112,7 @@ class SyntheticSet:
             self.state,
             by_class=by_class(self.recipe),
         )
+        check_soft_labels(self.soft_labels, len(self.labels), len(self.classes))
 
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """The images S, float32 in [0, 1]."""
@@ -110,6 +127,19 @@ class SyntheticSet:
     def config(self) -> DistilConfig:
         """Of the distillation; its `ipc` counts storage, :attr:`ipc` images."""
         return from_dict(DistilConfig, self.recipe.get("config"), "recipe.config")
+
+    @property
+    def contents(self) -> SetContents:
+        """All that a folder or a file of the set holds, but for a prior."""
+        return SetContents(
+            self.images(),
+            self.labels,
+            self.classes,
+            self.state,
+            self.recipe,
+            self.history,
+            self.soft_labels,
+        )
 
     def storage(self) -> Storage:
         """The bytes that the set takes, as images and as codes, and what its prior's sets share."""
@@ -192,17 +222,96 @@ class SyntheticSet:
                 self.prior.save_pretrained(empty / "prior")
             elif self.home is not None and self._has_own_prior():
                 shutil.copytree(current_version(self.home) / "prior", empty / "prior")
-            write_set(
-                empty,
-                SetContents(
-                    self.images(),
-                    self.labels,
-                    self.classes,
-                    self.state,
-                    self.recipe,
-                    self.history,
-                ),
-            )
+            write_set(empty, self.contents)
+
+    def with_licence(self, licence: str) -> SyntheticSet:
+        """The same set, whose recipe and card state a licence.
+
+        Args:
+            licence: such as "CC-BY-4.0", or any text.
+
+        Raises:
+            InputError: the text is empty.
+        """
+        return replace(self, recipe=with_licence(self.recipe, licence))
+
+    def with_evaluation(
+        self, accuracies: Mapping[str, Iterable[float]], *, data: str, split: str
+    ) -> SyntheticSet:
+        """The same set, whose recipe and card say how well networks did that were trained on it.
+
+        Args:
+            accuracies: in [0, 1], of each network's trainings, as an `EvalResult` has them; those
+                that diverged are left out.
+            data: name of the real images that they were measured on.
+            split: of these.
+        """
+        finite = {k: [float(v) for v in values if v == v] for k, values in accuracies.items()}
+        measured = {"accuracies": finite, "data": data, "split": split}
+        return replace(self, recipe={**self.recipe, "evaluation": measured})
+
+    def export(self, path: str | PathLike[str], format: str, *, licence: str | None = None) -> Path:
+        """Write the set as others read it; see :func:`~ld3m_min.export.export_set`.
+
+        Args:
+            path: the folder of "imagefolder"; the file of the other formats.
+            format: "imagefolder", "webdataset", "parquet" or "npz".
+            licence: of the images; None keeps what the recipe states.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            InputError: no such format, a package that it needs isn't there, or something else is
+                in the place.
+            OSError: it cannot be written; what was there is intact.
+        """
+        from ld3m_min.export import export_set
+
+        return export_set(self.contents, path, format, licence=licence)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        licence: str | None = None,
+        real_images: bool = False,
+        token: str | None = None,
+        message: str = "A distilled set",
+    ) -> Pushed:
+        """Upload the set to the Hugging Face Hub as a data set: images, labels, card, checksums.
+
+        No path of this machine, no prior's weights and no other file goes with it. It is private
+        unless said otherwise: what was published can't be taken back.
+
+        Args:
+            repo_id: "name" or "owner/name"; it is made where it isn't there.
+            private: whether its owner alone is to see it.
+            licence: of the images; None keeps what the recipe states.
+            real_images: whether the images may be real ones, as those of a selection are.
+            token: of the Hub; None takes the one that `hf auth login` kept.
+            message: of the commit.
+
+        Returns:
+            Where the set is.
+
+        Raises:
+            InputError: the id is none, the images are real ones and were not said to be, or the
+                repository is public where a private one is meant.
+            OSError: the Hub can't be reached, or refuses.
+        """
+        from ld3m_min.sharing import push_contents
+
+        return push_contents(
+            self.contents,
+            repo_id,
+            private=private,
+            licence=licence,
+            real_images=real_images,
+            token=token,
+            message=message,
+        )
 
     def _has_own_prior(self) -> bool:
         """Whether the prior is saved with the set."""
@@ -228,6 +337,7 @@ class SyntheticSet:
             found.recipe,
             found.history,
             home=Path(folder).absolute(),
+            soft_labels=found.soft_labels,
         )
 
 

@@ -248,3 +248,24 @@ SYSTEMS: dict[str, System] = {
     ),
 }
 LEARNED = tuple(name for name, system in SYSTEMS.items() if system.how == "learned")
+
+
+def listed() -> list[dict[str, str]]:
+    """Everything that makes a set, in the order of the tables.
+
+    Returns:
+        Of each system its name and label, the section of the paper that speaks of it, how a set is
+        made, what is learned, what a set has to hold, and what it costs to make; "–" for nothing.
+    """
+    return [
+        {
+            "system": name,
+            "label": system.label,
+            "section": system.section or "–",
+            "made": system.how,
+            "learned": system.learned or "–",
+            "kept": system.kept,
+            "cost": system.cost,
+        }
+        for name, system in SYSTEMS.items()
+    ]

@@ -15,7 +15,7 @@ from ld3m_min.evaluate import evaluate
 from ld3m_min.io.digests import digest
 from ld3m_min.presets import eval_preset, preset
 from ld3m_min.run import random_real
-from ld3m_min.set_files import check_index
+from ld3m_min.set_index import check_index
 from ld3m_min.spaces import draw_initial_images
 from ld3m_min.synthetic import SyntheticSet
 

@@ -18,7 +18,7 @@ from ld3m_min.io.pictures import save_strip
 from ld3m_min.presets import preset
 from ld3m_min.prior import StyleGenerator
 from ld3m_min.run import distil
-from ld3m_min.set_files import check_index
+from ld3m_min.set_index import check_index
 from ld3m_min.spaces.build import SPACES
 from ld3m_min.spaces.ld3m import forward_noise
 from ld3m_min.storage import Kept, Storage

@@ -90,6 +90,9 @@ def test_it_distils_outside_of_the_repository(wheel, tmp_path):
         [sys.executable, "-m", "ld3m_min", "distil", "--iterations", "2"], **options
     )
     assert done.returncode == 0, done.stderr
+    looked = subprocess.run([sys.executable, "-m", "ld3m_min", "doctor"], **options)
+    assert looked.returncode == 0, looked.stdout  # and the priors are what the wheel's record says
+    assert "prior digits" in looked.stdout and "as installed" in looked.stdout
     assert (work / "runs" / "distil" / "set" / "set.json").exists() and [
         p.name for p in work.iterdir()
     ] == ["runs"]

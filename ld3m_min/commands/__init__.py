@@ -10,13 +10,13 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Protocol
 
 import tyro
 
 from ld3m_min.commands.old_names import command_of
 from ld3m_min.errors import InputError
+from ld3m_min.io.extras import needed
 
 COMMANDS = {
     "distil": "Distil a data set into a few images per class.",
@@ -29,6 +29,9 @@ COMMANDS = {
     "rate-search": "Search the learning rates of a preset on held-out training images.",
     "real-images": "Train networks on n random real images of each class, and on all of them.",
     "table": "Print a grid's table from its records, list what is missing, or run it.",
+    "export": "Write a set as others read it: image folder, WebDataset, Parquet, NumPy.",
+    "push": "Upload a set to the Hugging Face Hub, privately unless said otherwise.",
+    "doctor": "Say what this machine can do, and what is to be mended.",
     "plan": "Predict memory and time of one iteration under every plan.",
 }
 
@@ -57,7 +60,8 @@ def parsed(words: Sequence[str]) -> Callable[[], None]:
     name = command_of(words)
     if name not in COMMANDS:
         _overview(words)
-    parser: _Parser = import_module(f".{name.replace('-', '_')}", __name__).COMMAND
+    module = f"{__name__}.{name.replace('-', '_')}"
+    parser: _Parser = needed(module, f"the command {name}").COMMAND
     return parser.parse(words[1:])
 
 

@@ -40,6 +40,7 @@ class EvaluateOptions(LongOptions):
         data_split: of a subset of ImageNet into images to learn from and to test on: the "paper"
             takes ImageNet's, "fastai" that of fastai's own release.
         out: folder to keep finished trainings in.
+        to_card: write the accuracies into the set's recipe and card, for those who are given it.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -49,6 +50,7 @@ class EvaluateOptions(LongOptions):
     data_path: Path | None = None
     data_split: Literal["paper", "fastai"] | None = None
     out: Path | None = None
+    to_card: bool = False
 
 
 @lru_cache(1)  # its images per class are asked for before the set itself
@@ -88,6 +90,9 @@ def run(call: Call[EvaluateOptions, EvalConfig]) -> None:
     for a in result.accuracies:
         low, high = (100 * x for x in result.confidence_interval(a))
         print(f"{a:10s} {100 * result.mean(a):5.1f} %   95 % interval {low:.1f} to {high:.1f}")
+    if options.to_card:
+        noted = synthetic.with_evaluation(result.accuracies, data=data.name, split=result.split)
+        noted.save(options.folder)
     repeats = len(result.values())
     print(
         f"{'unseen':10s} {100 * result.mean():5.1f} %   ({config.split} split, {repeats} repeats)"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ld3m_min.commands.plain import PlainCommand
-from ld3m_min.experiments import tables
+from ld3m_min.systems import listed
 
 ABOUT = """List everything that makes a set, in the order of the tables.
 
@@ -28,8 +28,8 @@ class SystemsOptions:
 
 def run(options: SystemsOptions) -> None:
     """Print the list."""
-    frame = tables.systems()
-    rows = [list(frame.columns), *frame.to_numpy().tolist()]
+    described = listed()
+    rows = [list(described[0]), *(list(row.values()) for row in described)]
     print("\n".join(_markdown(rows) if options.markdown else _aligned(rows)))
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from jaxtyping import UInt8
@@ -21,6 +22,7 @@ from torch import Tensor
 from ld3m_min.data.cache import cache_folder, decode
 from ld3m_min.data.dataset import IMAGENET_MEAN, IMAGENET_STD, ImageDataset
 from ld3m_min.data.images import ClassFolder, file_kind
+from ld3m_min.data.report import DataReport, compared, left_out
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.io.disk import StrPath
@@ -152,6 +154,7 @@ def assemble(
     source: str,
     root: Path,
     ids: tuple[int, ...] = (),
+    bad: Mapping[Path, str] = MappingProxyType({}),
 ) -> DataSplits:
     """Decode all files in one go; the splits are views of one tensor, or of a file of the cache.
 
@@ -163,12 +166,14 @@ def assemble(
         source: where the data come from, for records.
         root: the folder that the files lie in.
         ids: ImageNet class ids of the classes.
+        bad: files of class folders that are not among the parts, and why.
 
     Returns:
         The data set, with ImageNet's normalisation.
 
     Raises:
-        InputError: files that cannot be used; names all of them.
+        Unusable: files that cannot be used; names all of them.
+        InputError: all images show the same.
         OSError: the cache has no room.
     """
     ordered = [  # an order that no layout changes
@@ -193,7 +198,7 @@ def assemble(
             strict=True,
         )
     )
-    _warn_of_twins(test, (train, validation), ordered)
+    report = _reported((train, validation, test), ordered, bad)
     return DataSplits(
         name,
         train,
@@ -205,37 +210,58 @@ def assemble(
         ids=ids,
         root=root,
         files=file_kind(files[0]),
+        report=report,
     )
 
 
-def _warn_of_twins(
-    test: ImageDataset, others: Sequence[ImageDataset], parts: Sequence[Sequence[Labelled]]
-) -> None:
-    """Say aloud that test images are training images too: every accuracy would be too good.
+def _reported(
+    splits: Sequence[ImageDataset],
+    parts: Sequence[Sequence[Labelled]],
+    bad: Mapping[Path, str],
+) -> DataReport:
+    """What was left out and what looks odd, said aloud where there is anything.
 
     Args:
-        test: the test split.
-        others: the training and the validation split.
-        parts: the files of the training, validation and test split, in the order of their images.
+        splits: training, validation and test.
+        parts: their files, in the order of their images.
+        bad: the files that were left out, and why.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: all images show the same.
     """
 
     def pixels(image: UInt8[Tensor, "3 H W"]) -> bytes:
         return hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()
 
-    known = {
-        pixels(image): x.file
-        for split, part in zip(others, parts, strict=False)
-        for image, x in zip(split.images, part, strict=True)
-    }
-    twins = [
-        (x.file, known[key])
-        for image, x in zip(test.images, parts[2], strict=True)
-        if (key := pixels(image)) in known
-    ]
-    if twins:
+    known = [[pixels(image) for image in split.images] for split in splits]
+    _warn_of_twins(known, parts)
+    files = [x for part in parts for x in part]
+    names = [f"{x.file.parent.name}/{x.file.name}" for x in files]
+    keys = [key for part in known for key in part]
+    notes = compared(names, [x.label for x in files], keys, splits[0].classes)
+    report = DataReport(len(files), left_out(bad), notes)
+    if report.text:
+        warnings.warn(report.text, stacklevel=5)
+    return report
+
+
+def _warn_of_twins(pixels: Sequence[Sequence[bytes]], parts: Sequence[Sequence[Labelled]]) -> None:
+    """Say aloud that test images are training images too: every accuracy would be too good.
+
+    Args:
+        pixels: digests of the images of the training, validation and test split.
+        parts: their files, in the same order.
+    """
+    pairs = [pair for i in (0, 1) for pair in zip(pixels[i], parts[i], strict=True)]
+    known = {key: x.file for key, x in pairs}
+    held = list(zip(pixels[2], parts[2], strict=True))
+    if twins := [(x.file, known[key]) for key, x in held if key in known]:
         a, b = (shown(f"{x.parent.name}/{x.name}") for x in twins[0])
         warnings.warn(
-            f"{len(twins)} of {len(test)} test images are among the training images too, e.g. {a} "
+            f"{len(twins)} of {len(held)} test images are among the training images too, e.g. {a} "
             f"is {b}: accuracies will be too good; remove them from one of the two",
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -8,21 +8,26 @@ import shutil
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedWriter
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from ld3m_min.data.images import _named, read_image
-from ld3m_min.errors import InputError
+from ld3m_min.data.report import Unusable
 from ld3m_min.io.digests import digest
 from ld3m_min.io.disk import StrPath, fsync, hold, sweep
+from ld3m_min.io.files import read_json, write_json
+from ld3m_min.io.memory import device_bytes
 from ld3m_min.io.progress import bar
 
 DECODING = 2  # part of the cache's key: raise it when `read_image` gives other pixels than before
@@ -72,7 +77,10 @@ class _Source:
         """
 
         def content(file: Path) -> bytes:
-            return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+            try:
+                return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+            except OSError:  # named when it is decoded
+                return b"unreadable"
 
         whole = hashlib.blake2b(f"{DECODING} {self.size}".encode(), digest_size=16)
         with ThreadPoolExecutor(self.workers) as pool:
@@ -89,24 +97,31 @@ class _Source:
             except ValueError as error:
                 return error
 
-        bad: list[str] = []
+        bad: dict[Path, str] = {}
         pool = ThreadPoolExecutor(self.workers)
         try:
-            for result in bar(
+            results = bar(
                 pool.map(job, self.files),
                 desc=f"decoding {self.name}",
                 total=len(self.files),
                 unit="image",
                 show=self.progress,
-            ):
+            )
+            for file, result in zip(self.files, results, strict=True):
                 if isinstance(result, ValueError):
-                    bad.append(str(result))
+                    bad[file] = str(result).removeprefix(f"{file.parent.name}/{file.name}: ")
                 elif not bad:  # after a failure only names are gathered
                     yield result
         finally:
             pool.shutdown(cancel_futures=True)
         if bad:
-            raise InputError(_named(bad, "cannot be used; repair or remove them"))
+            raise _unusable(bad)
+
+
+def _unusable(files: Mapping[Path, str]) -> Unusable:
+    """The error that names files, and why they can't be used."""
+    lines = [f"{f.parent.name}/{f.name}: {why}" for f, why in files.items()]
+    return Unusable(_named(lines, "cannot be used; repair or remove them"), files)
 
 
 def decode(
@@ -135,12 +150,14 @@ def decode(
         The images. A tensor from the cache may be written to; the file stays as it is.
 
     Raises:
-        InputError: names every file that cannot be used.
+        Unusable: names every file that cannot be used.
         OSError: the cache has no room.
+        MemoryError: without a cache, the memory has none.
     """
     source = _Source(files, size, name, progress, workers or min(8, os.cpu_count() or 1))
     if cache is not None and (kept := _kept(source, Path(cache))) is not None:
         return kept
+    _check_memory(source)
     images = np.empty(source.shape, dtype=np.uint8)
     for i, image in enumerate(source.images()):
         images[i] = image.numpy()
@@ -152,6 +169,8 @@ def _kept(source: _Source, cache: Path) -> UInt8[Tensor, "N 3 H H"] | None:
     target = cache / f"{_safe(source.name)}-{source.size}px-{source.checksum()}.npy"
     if (images := _open_cached(target, source.shape)) is not None:
         return images
+    known = target.with_suffix(".unusable.json")
+    _refuse_known(known, source.files)
     need = int(np.prod(source.shape))
     handle = _begin(target, need)
     if handle is None:
@@ -161,8 +180,12 @@ def _kept(source: _Source, cache: Path) -> UInt8[Tensor, "N 3 H H"] | None:
             np.lib.format.write_array_header_1_0(
                 handle, {"descr": "|u1", "fortran_order": False, "shape": source.shape}
             )
-            for image in source.images():
-                handle.write(image.numpy().tobytes())
+            try:
+                for image in source.images():
+                    handle.write(image.numpy().tobytes())
+            except Unusable as error:
+                error.remember = partial(_remember, known, source.files, error)
+                raise
             handle.flush()
             handle.write(digest(torch.from_numpy(np.load(handle.name, mmap_mode="c"))).encode())
             handle.flush()
@@ -177,6 +200,42 @@ def _kept(source: _Source, cache: Path) -> UInt8[Tensor, "N 3 H H"] | None:
     finally:
         Path(handle.name).unlink(missing_ok=True)
     return _open_cached(target, source.shape)
+
+
+def _remember(known: Path, files: Sequence[Path], error: Unusable) -> None:
+    """Note which files can't be used, so that the next reading need not decode all to find them.
+
+    Files that can't even be opened are not noted: that may change while their content does not.
+    """
+    if all(os.access(f, os.R_OK) for f in error.files):
+        positions = {f: i for i, f in enumerate(files)}
+        found = {str(positions[f]): reason for f, reason in error.files.items()}
+        with suppress(OSError):
+            write_json(known, {"pillow": PIL.__version__, "files": found})
+
+
+def _refuse_known(known: Path, files: Sequence[Path]) -> None:
+    """Raise what was raised when these very files were decoded before, with this Pillow."""
+    try:
+        noted = read_json(known)
+        if noted["pillow"] != PIL.__version__:
+            return
+        found = {files[int(i)]: str(reason) for i, reason in noted["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return
+    if found:
+        raise _unusable(found)
+
+
+def _check_memory(source: _Source) -> None:
+    """Refuse what the memory can't hold, before the first image is decoded."""
+    need, free = int(np.prod(source.shape)), device_bytes("cpu")
+    if need > free:
+        raise MemoryError(
+            f"{len(source.files):,} images of {source.size} px take {need / 2**30:.1f} GiB, and "
+            f"{free / 2**30:.1f} GiB of memory are free; lower size, or let the cache keep them on "
+            "a disk with room (LD3M_CACHE)"
+        )
 
 
 def _safe(name: str) -> str:

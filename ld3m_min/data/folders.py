@@ -1,13 +1,12 @@
 """Image folders as data sets: any folder of classes, and the trees of ImageNet and its subsets.
 
-This module only decides which file belongs to which class and split;
+Which file belongs to which class and split is decided here, and in :mod:`ld3m_min.data.listing`;
 :mod:`ld3m_min.data.assembly` holds files out and reads them.
 """
 
 from __future__ import annotations
 
 import os
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -16,13 +15,14 @@ from pathlib import Path
 from ld3m_min.data.archives import is_archive, unpack
 from ld3m_min.data.assembly import Labelled, Parts, Reading, assemble, hold_out, labelled, tenth
 from ld3m_min.data.cache import cache_folder
-from ld3m_min.data.images import ClassFolder, list_images
+from ld3m_min.data.images import list_images
+from ld3m_min.data.listing import HELD_OUT, listed
+from ld3m_min.data.report import Unusable, is_safe
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.data.subsets import Subset, subset
 from ld3m_min.errors import InputError
 from ld3m_min.io.disk import StrPath
 
-HELD_OUT = ("val", "val_folders", "validation", "valid")  # names of the folder beside train/
 OFFICIAL = "ILSVRC2012_val_"  # begins the names of ImageNet's validation images, in every copy
 OFFICIAL_COUNT = 50  # of them in each class
 
@@ -38,6 +38,10 @@ def load_folder(
     workers: int | None = None,
 ) -> DataSplits:
     """Any folder of images, one subfolder a class; or train/ with val/ or test/ or both of such.
+
+    Files that can't be used are named, all of them. Where they are few, at most one in twenty of a
+    class, they are left out, which is said and is in the data's `report`; those of a folder that is
+    given to test on never are.
 
     A zip or tar of such a folder does as well; it is unpacked once, see
     :mod:`ld3m_min.data.archives`.
@@ -67,63 +71,26 @@ def load_folder(
         InputError: a class without images or with too few for the splits, files that are no images,
             or images that cannot be read: all of them are named in one message.
     """
-    root = _folder(path)
+    root = folder_of(path)
     reading = Reading(size, cache, progress, workers)
-    if _is_split(root / "train"):
-        source = "image folder, split by its own folders"
-        listings = _split_listings(root)
-        classes = tuple(c.name for c in listings[0])
-        parts = [labelled(listing) for listing in listings]
-        if len(parts) == 2:
-            cut = hold_out(parts[0], tenth, classes)
-            parts = [cut.rest, cut.held, parts[1]]
-        split = Parts(*parts)
-    else:
-        source = "image folder, a part held out"
-        listing = list_images(root)
-        classes = tuple(_spelt(c.name) for c in listing)
-        test = hold_out(
-            labelled(listing), lambda n: max(1, round(test_fraction * n)), classes, pieces=3
-        )
-        validation = hold_out(test.rest, tenth, classes)
-        split = Parts(validation.rest, validation.held, test.held)
-    return assemble(name or root.name, split, classes, reading, source=source, root=root)
-
-
-def _split_listings(root: Path) -> list[list[ClassFolder]]:
-    """The classes of train/ and of the one or two folders beside it, in one order.
-
-    Args:
-        root: the folder of these.
-
-    Returns:
-        Those of train/, of the validation folder where there is a test folder too, and of the
-        folder to test on.
-
-    Raises:
-        InputError: no such folder beside train/, or too many, or other classes in it.
-    """
-    given = [n for n in HELD_OUT if _is_split(root / n)]
-    held = given + ["test"] * _is_split(root / "test")
-    if len(given) > 1 or not held:
-        raise InputError(
-            f"{root.name!r} holds train/ and {', '.join(held) or 'no val/ or test/'}; expected "
-            "val/, test/ or both"
-        )
-    listings = [
-        sorted(
-            (ClassFolder(_spelt(c.name), c.files) for c in list_images(root / n)),
-            key=lambda c: c.name,
-        )
-        for n in ("train", *held)
-    ]
-    classes = {c.name for c in listings[0]}
-    for n, listing in zip(held, listings[1:], strict=True):
-        if odd := sorted(classes ^ {c.name for c in listing}):
-            raise InputError(
-                f"train and {n} hold different classes: {', '.join(odd[:5])}; give both the same"
+    bad: dict[Path, str] = {}
+    while True:
+        found = listed(root, test_fraction, bad)
+        try:
+            return assemble(
+                name or root.name,
+                found.parts,
+                found.classes,
+                reading,
+                source=found.source,
+                root=root,
+                bad=bad,
             )
-    return listings
+        except Unusable as error:
+            if not error.files.keys() - bad.keys() or not is_safe(bad | error.files, found.counts):
+                raise
+            error.remember()
+            bad |= error.files  # and all is decoded once more, without them
 
 
 def load_subset(
@@ -201,7 +168,7 @@ def load_subset(
     )
 
 
-def _folder(path: StrPath) -> Path:
+def folder_of(path: StrPath) -> Path:
     """The folder of a path, unpacked where it is an archive."""
     root = Path(path).expanduser()
     if is_archive(root):
@@ -215,16 +182,6 @@ def _folder(path: StrPath) -> Path:
     return root.resolve()
 
 
-def _is_split(folder: Path) -> bool:
-    """Whether a folder called train, val or test is a split, which holds class folders.
-
-    One of pictures is a class of that name.
-    """
-    return folder.is_dir() and any(
-        p.is_dir() and not p.name.startswith(".") for p in folder.iterdir()
-    )
-
-
 def _subset_root(chosen: Subset, path: StrPath | None) -> Path:
     """Where the class folders, or train/ and val/ of them, are."""
     path = path or os.environ.get("LD3M_DATA")
@@ -233,7 +190,7 @@ def _subset_root(chosen: Subset, path: StrPath | None) -> Path:
             f"{chosen.name} needs its images: give path=, or set LD3M_DATA, to a folder with "
             "train/ and val/ of class folders named by wnid (all of ImageNet, or the subset)"
         )
-    base = _folder(path)
+    base = folder_of(path)
     for root in (base, base / chosen.name):
         if any((root / top / wnid).is_dir() for top in ("train", ".") for wnid in chosen.wnids):
             return root
@@ -269,11 +226,3 @@ def _check_official(chosen: Subset, test: Sequence[Labelled]) -> None:
             f"({', '.join(odd)}); numbers of this split do not compare with the paper's",
             stacklevel=4,
         )
-
-
-def _spelt(name: str) -> str:
-    """A class name in one spelling.
-
-    Accents are composed, as Linux and Windows write them and a Mac's file system does not.
-    """
-    return unicodedata.normalize("NFC", name)

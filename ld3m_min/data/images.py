@@ -1,13 +1,14 @@
 """Reading image files that may be anything: one allow-list, one pixel limit, no file lost silently.
 
 A folder of classes is listed; every image is decoded, brought upright, to RGB and to one size.
-Whatever cannot be used is named, all of it in one message. The only things passed over without a
-word are hidden files and `CLUTTER`.
+Whatever cannot be used is named, all of it in one message. A few such files among many may be left
+out, which is said (:mod:`ld3m_min.data.report`). The only things passed over without a word are
+hidden files and `CLUTTER`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ld3m_min.data.report import Unusable, is_safe, named
 from ld3m_min.errors import InputError
-from ld3m_min.io.disk import StrPath
+from ld3m_min.io.disk import StrPath, why
 from ld3m_min.io.text import shown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
@@ -41,12 +43,16 @@ class ClassFolder:
     files: tuple[Path, ...]
 
 
-def list_images(root: StrPath, only: Sequence[str] | None = None) -> list[ClassFolder]:
+def list_images(
+    root: StrPath, only: Sequence[str] | None = None, *, left_out: dict[Path, str] | None = None
+) -> list[ClassFolder]:
     """The class folders of `root` and their image files.
 
     Args:
         root: the folder of class folders.
         only: names of the class folders to read, in this order; None reads all that are not hidden.
+        left_out: takes up what is no image file, and why, where it is so little that it may be left
+            out; None refuses it.
 
     Returns:
         The classes, in alphabetical order or that of `only`.
@@ -60,24 +66,23 @@ def list_images(root: StrPath, only: Sequence[str] | None = None) -> list[ClassF
     root = Path(root)
     found = _class_folders(root, only)
     listing: list[ClassFolder] = []
-    odd: list[str] = []
+    odd: dict[Path, str] = {}
+    counts: dict[Path, int] = {}
     for name, folder in found.items():
         inside = sorted(
             f
-            for f in folder.iterdir()
+            for f in _entries(folder)
             if not f.name.startswith(".") and f.name.lower() not in CLUTTER
         )
         files = tuple(f for f in inside if f.suffix.lower() in SUFFIXES and f.is_file())
         listing.append(ClassFolder(name, files))
         good = set(files)
-        odd += [f"{name}/{f.name}: {_why_not(f)}" for f in inside if f not in good]
-    if odd:
-        raise InputError(
-            _named(
-                odd,
-                f"in class folders are no image files ({', '.join(SUFFIXES)}); move or remove them",
-            )
-        )
+        odd |= {f: _why_not(f) for f in inside if f not in good}
+        counts[folder] = len(inside)
+    if any(f.is_dir() for f in odd) or left_out is None or not is_safe(odd, counts):
+        _refuse_odd(root, listing, odd)
+    else:
+        left_out |= odd
     if empty := [c.name for c in listing if not c.files]:
         first = ", ".join(map(repr, empty[:10]))
         raise InputError(
@@ -87,9 +92,53 @@ def list_images(root: StrPath, only: Sequence[str] | None = None) -> list[ClassF
     return listing
 
 
+def _refuse_odd(root: Path, listing: Sequence[ClassFolder], odd: Mapping[Path, str]) -> None:
+    """Refuse what is no image file, where there is any.
+
+    Args:
+        root: the folder of class folders.
+        listing: what was found.
+        odd: why a file is none.
+
+    Raises:
+        InputError: there is such a file; names all.
+    """
+    if odd and not any(c.files for c in listing) and all(f.is_dir() for f in odd):
+        deeper = sorted({f.parent for f in odd})
+        where = f"{str(deeper[0])!r}" if len(deeper) == 1 else "the folder that holds the classes"
+        raise InputError(
+            f"{root.name!r} holds folders of folders, e.g. {shown_path(next(iter(odd)))}, and no "
+            f"images in them; one subfolder for each class is expected: give {where}"
+        )
+    if odd:
+        lines = [f"{f.parent.name}/{f.name}: {reason}" for f, reason in odd.items()]
+        what = f"in class folders are no image files ({', '.join(SUFFIXES)}); move or remove them"
+        raise Unusable(_named(lines, what), odd)
+
+
+def shown_path(file: Path) -> str:
+    """A file's folder and name, as they may be shown."""
+    return shown(f"{file.parent.name}/{file.name}")
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder.
+
+    Raises:
+        InputError: it may not be looked into.
+    """
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"the folder {shown(folder.name)!r} can't be listed: {why(error)}; allow it to be "
+            "read, or move it away"
+        ) from error
+
+
 def _class_folders(root: Path, only: Sequence[str] | None) -> dict[str, Path]:
     """The folders that are read, by name; refuses what :func:`list_images` says of them."""
-    entries = sorted(e for e in root.iterdir() if not e.name.startswith("."))
+    entries = sorted(e for e in _entries(root) if not e.name.startswith("."))
     found = {e.name: e for e in entries if e.is_dir()}
     if only is not None:
         absent = [name for name in only if name not in found]
@@ -139,9 +188,7 @@ def _why_not(file: Path) -> str:
 
 def _named(items: Sequence[str], what: str) -> str:
     """A message about files that names the first ten."""
-    more = f"\n  and {len(items) - 10} more" if len(items) > 10 else ""
-    lines = "".join(f"\n  {shown(line)}" for line in items[:10]) + more
-    return f"{len(items)} file(s) {what}:{lines}"
+    return named(items, f"{len(items)} file(s) {what}:")
 
 
 def read_image(file: StrPath, size: int) -> UInt8[Tensor, "3 H H"]:
@@ -163,6 +210,14 @@ def read_image(file: StrPath, size: int) -> UInt8[Tensor, "3 H H"]:
     file = Path(file)
     try:
         image = _decoded(file, size)
+    except UnidentifiedImageError:
+        empty = file.stat().st_size == 0
+        why_not = (
+            "it is empty, as after a copy that stopped"
+            if empty
+            else (f"it is no image of a format that is read ({', '.join(FORMATS)})")
+        )
+        raise InputError(f"{file.parent.name}/{file.name}: {why_not}") from None
     except Exception as error:
         # decoders fail on hostile bytes with any exception; here each becomes the file's name
         reason = str(error).replace(repr(str(file)), "it") or type(error).__name__

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ld3m_min.data.folders import HELD_OUT, _folder, _is_split
+from ld3m_min.data.folders import folder_of
 from ld3m_min.data.images import FORMATS, list_images
+from ld3m_min.data.listing import HELD_OUT, is_split
 from ld3m_min.io.disk import StrPath
 
 MOST = 1000  # files whose sides are read
@@ -49,12 +50,12 @@ def look_at_folder(path: StrPath) -> FolderLook:
         FileNotFoundError: no such folder, or no class in it.
         InputError: a class without images, or files that are no images.
     """
-    root = _folder(path)
-    split = _is_split(root / "train")
+    root = folder_of(path)
+    split = is_split(root / "train")
     listing = list_images(root / "train" if split else root)
     counts = tuple(len(c.files) for c in listing)
     if split:
-        apart = any(_is_split(root / n) for n in HELD_OUT) and _is_split(root / "test")
+        apart = any(is_split(root / n) for n in HELD_OUT) and is_split(root / "test")
         trained_on = sum(counts) if apart else sum(n - max(1, n // 10) for n in counts)
     else:
         rest = [n - max(1, round(0.2 * n)) for n in counts]

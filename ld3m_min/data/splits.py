@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ld3m_min.data.dataset import NORMALISATIONS, REFERENCE_SYNTHETIC_MEAN, ImageDataset
+from ld3m_min.data.report import DataReport
 from ld3m_min.errors import InputError
 
 
@@ -37,6 +38,7 @@ class DataSplits:
         files: what its first image file is, such as "WEBP, 128 x 128 px". ImageNet's own pictures
             are JPEG of many sizes: square files are a copy that was cropped or squashed before, and
             one smaller than `size` was enlarged.
+        report: what was left out while a folder was read, and what looked odd; None for other data.
 
     Raises:
         InputError: splits of different classes or sizes, or statistics that cannot be used.
@@ -55,6 +57,7 @@ class DataSplits:
     synthetic_mean: tuple[float, ...] | None = None
     root: Path | None = None
     files: str | None = None
+    report: DataReport | None = None
 
     def __post_init__(self) -> None:
         for name in ("validation", "test"):

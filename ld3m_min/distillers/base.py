@@ -32,6 +32,9 @@ class Experts(Protocol):
         ...
 
 
+AT_ONCE = 10  # classes whose images, and what networks make of them, are in memory together
+
+
 class Pair(NamedTuple):
     """Images of one class, normalised and augmented by the same draw.
 
@@ -90,6 +93,12 @@ class _Classes(NamedTuple):
     classes: tuple[int, ...]
     order: Tensor
     counts: list[int]
+
+    def part(self, first: int, end: int) -> _Classes:
+        """The same of some classes, from the first up to the end."""
+        before, inside = sum(self.counts[:first]), sum(self.counts[first:end])
+        order = self.order[before : before + inside]
+        return _Classes(self.classes[first:end], order, self.counts[first:end])
 
 
 class Distiller:
@@ -170,7 +179,28 @@ class Distiller:
         Returns:
             The images of all classes.
         """
-        classes, order, synthetic_counts = self._classes(labels)
+        return self._pairs(images, self._classes(labels), iteration)
+
+    def groups(
+        self, images: Float[Tensor, "B 3 H W"], labels: Int[Tensor, " B"], iteration: int
+    ) -> Iterator[Pairs]:
+        """What :meth:`pairs` holds, some classes after the others.
+
+        So the memory of an iteration does not grow with the number of classes: who is done with a
+        group brings its gradient to the images before the next one is drawn.
+
+        Args:
+            images: synthetic ones, in [0, 1].
+            labels: of the images.
+            iteration: says what is drawn.
+        """
+        found = self._classes(labels)
+        for first in range(0, len(found.classes), AT_ONCE):
+            yield self._pairs(images, found.part(first, first + AT_ONCE), iteration)
+
+    def _pairs(self, images: Float[Tensor, "B 3 H W"], wanted: _Classes, iteration: int) -> Pairs:
+        """The real and synthetic images of some classes; see :meth:`pairs`."""
+        classes, order, synthetic_counts = wanted
         positions, draws = [], []
         for label in classes:
             generator = seeded(self.config.seed, "real", iteration, label)

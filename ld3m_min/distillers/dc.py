@@ -83,21 +83,21 @@ class DC(Distiller):
             The loss, detached.
         """
         network, metric = self.network(iteration), self.config.dc.metric
-        pairs = self.pairs(images, labels, iteration)
         total = torch.zeros((), device=images.device)
-        learned: list[Tensor] = []
-        for label, real, synthetic in pairs.by_class():
-            grads_real = _gradients(network, real, label)  # no graph: the real side is a constant
-            leaf = synthetic.detach().requires_grad_()
-            loss = gradient_matching_distance(
-                _gradients(network, leaf, label, create_graph=True), grads_real, metric
-            )
-            torch.autograd.backward(loss, inputs=[leaf])
-            assert leaf.grad is not None
-            learned.append(leaf.grad)
-            total += loss.detach()
-        # through augmentation and normalisation, all classes at once
-        torch.autograd.backward(pairs.synthetic, torch.cat(learned))
+        for pairs in self.groups(images, labels, iteration):
+            learned: list[Tensor] = []
+            for label, real, synthetic in pairs.by_class():
+                grads_real = _gradients(network, real, label)  # no graph: a constant
+                leaf = synthetic.detach().requires_grad_()
+                loss = gradient_matching_distance(
+                    _gradients(network, leaf, label, create_graph=True), grads_real, metric
+                )
+                torch.autograd.backward(loss, inputs=[leaf])
+                assert leaf.grad is not None
+                learned.append(leaf.grad)
+                total += loss.detach()
+            # through augmentation and normalisation, all classes of the group at once
+            torch.autograd.backward(pairs.synthetic, torch.cat(learned))
         return total
 
 

@@ -47,7 +47,7 @@ def distribution_matching_loss(
 class DM(Distiller):
     """Distance of the mean embeddings at a freshly drawn, frozen network, per class.
 
-    The synthetic images of all classes pass it together. The real ones do on a GPU. On a CPU they
+    The synthetic images of ten classes pass it together. The real ones do on a GPU. On a CPU they
     go class by class, which is faster: a class's activations then stay in its cache.
     """
 
@@ -65,14 +65,16 @@ class DM(Distiller):
             The loss, detached.
         """
         network = self.network(iteration).requires_grad_(False)
-        pairs = self.pairs(images, labels, iteration)
-        if is_plain(network):
-            loss = self._together(network, pairs)
-        else:  # what is in a batch matters to batch normalisation, the order of passes to dropout
-            losses = (distribution_matching_loss(network, *p[1:]) for p in pairs.by_class())
-            loss = sum(losses, start=images.new_zeros(()))
-        torch.autograd.backward(loss)
-        return loss.detach()
+        total = images.new_zeros(())
+        for pairs in self.groups(images, labels, iteration):
+            if is_plain(network):
+                loss = self._together(network, pairs)
+            else:  # what is in a batch matters to batch normalisation, the order to dropout
+                losses = (distribution_matching_loss(network, *p[1:]) for p in pairs.by_class())
+                loss = sum(losses, start=images.new_zeros(()))
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        return total
 
     def _together(self, network: Network, pairs: Pairs) -> Float[Tensor, ""]:
         """The sum of all classes' losses, for a network that takes each image by itself."""

@@ -13,7 +13,7 @@ from ld3m_min.experiments.grids import RECORDS, RUNS, Cell
 from ld3m_min.experiments.records import as_result
 from ld3m_min.storage import Storage
 from ld3m_min.synthetic import SyntheticSet
-from ld3m_min.systems import SYSTEMS
+from ld3m_min.systems import SYSTEMS, listed
 
 PAPER = RECORDS.parent / "paper"
 NONE = "–"  # in a table, where there is nothing to say
@@ -100,19 +100,7 @@ def systems() -> pd.DataFrame:
         Text, a row for each system: its name and label, the section of the paper that speaks of it,
         how a set is made, what is learned, what a set has to hold, and what it costs to make.
     """
-    rows = [
-        {
-            "system": name,
-            "label": system.label,
-            "section": system.section or NONE,
-            "made": system.how,
-            "learned": system.learned or NONE,
-            "kept": system.kept,
-            "cost": system.cost,
-        }
-        for name, system in SYSTEMS.items()
-    ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(listed())
 
 
 def comparisons(

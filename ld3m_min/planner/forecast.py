@@ -21,6 +21,7 @@ from ld3m_min.distillers import DISTILLERS
 from ld3m_min.engines import Prepared, prepared
 from ld3m_min.networks import build_network
 from ld3m_min.planner.counter import Counter, fused_attention, on_meta
+from ld3m_min.planner.phases import Phases, phases_of
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.spaces.build import SPACES
 
@@ -104,16 +105,27 @@ def forecast(
     """
     meta, plan = on_meta(prior), replace(plan, compile="off")
     weights = weights_of(meta, plan)
-    drawn = codes(meta, config, "meta", classes)
-    with Counter(weights) as counter, fused_attention(device):
-        images = generate_images(meta, config, plan, drawn)
-        held = counter.now
-        if matching:
-            each = SPACES[config.space].per_class(config, meta)
-            _match(config, images.detach().requires_grad_(), len(images) // each)
-        images.backward(torch.zeros_like(images))
+    each = SPACES[config.space].per_class(config, meta)
+    count = classes or max(1, len(prior.classes))
+
+    def counted(n: int, plan: Plan) -> Phases:
+        drawn = _codes(meta, config, "meta", n)
+        with Counter(weights) as counter, fused_attention(device):
+            images = generate_images(meta, config, plan, drawn)
+            forward, held = counter.peak, counter.now
+            counter.peak = held
+            images.backward(torch.zeros_like(images))
+        return Phases(forward, held, counter.peak, counter.flops)
+
+    one = _codes(meta, config, "meta", 1)
+    made_of = sum(t.numel() * t.element_size() for t in one if t is not None)
+    found = phases_of(counted, plan, each * count, 12 * config.size**2, made_of)
+    peak, flops = max(found.forward, found.backward), found.flops
+    if matching:
+        loss = forecast_matching(config, count, each)
+        peak, flops = max(peak, found.held + loss.peak_bytes), flops + loss.flops
     size = sum(t.numel() * t.element_size() for t in weights)
-    return Forecast(name, plan, counter.peak, held, size, counter.flops)
+    return Forecast(name, plan, peak, found.held, size, flops)
 
 
 def forecast_matching(config: DistilConfig, classes: int, each: int) -> Forecast:
@@ -145,8 +157,15 @@ def codes(
         device: where they are.
         classes: of the data; None takes the prior's.
     """
-    each, side = SPACES[config.space].per_class(config, prior), config.size // prior.factor
-    n = each * (classes or max(1, len(prior.classes)))
+    each = SPACES[config.space].per_class(config, prior)
+    return _codes(prior, config, device, each * (classes or max(1, len(prior.classes))))
+
+
+def _codes(
+    prior: LatentDiffusionPrior, config: DistilConfig, device: str | torch.device, n: int
+) -> Codes:
+    """Random codes of n images; see :func:`codes`."""
+    side = config.size // prior.factor
     generator = torch.Generator().manual_seed(config.seed)
     shape = n, prior.latent_channels, side, side
     Z, noise = (torch.randn(shape, generator=generator).to(device) for _ in range(2))

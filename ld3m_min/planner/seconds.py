@@ -10,9 +10,11 @@ import torch
 
 from ld3m_min.backprop import Plan
 from ld3m_min.config import DistilConfig
-from ld3m_min.planner.forecast import codes, generate_images
+from ld3m_min.planner.forecast import Codes, codes, generate_images
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.sampler import timesteps
+
+MOST = 100  # images that are generated to see how long many take
 
 
 def synchronise(device: str | torch.device) -> None:
@@ -75,6 +77,10 @@ def probe(
         classes: of the data; None takes the prior's.
     """
     drawn = codes(prior, config, device, classes)
+    n = len(drawn.Z)
+    if n > MOST:  # as many times longer as there are more images
+        c = None if drawn.c is None else drawn.c[:MOST].detach().requires_grad_()
+        drawn = Codes(drawn.Z[:MOST].detach().requires_grad_(), c, drawn.noise[:MOST])
     total = len(timesteps(config.sampler.steps, prior.train_steps)) if config.space == "ld3m" else 1
 
     def measured(steps: int, recomputed: int) -> float:
@@ -84,7 +90,7 @@ def probe(
         def once() -> None:
             generate_images(prior, short, chosen, drawn).sum().backward()
 
-        return seconds_of(once, device, repeats)
+        return seconds_of(once, device, repeats) * max(1.0, n / MOST)
 
     recomputed = total if plan.steps < 0 else min(plan.steps, total)
     if total <= 2:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ld3m_min.errors import InputError
+from ld3m_min.io.extras import needed
 from ld3m_min.io.files import read_json, write_json
 from ld3m_min.io.tensors import from_bytes
 from ld3m_min.prior.class_map import PROMPT
@@ -193,8 +194,7 @@ def _pipeline_networks(folder: Path, index: Mapping[str, Any]) -> dict[str, nn.M
     Raises:
         InputError: as :func:`loaded`.
     """
-    import transformers
-
+    transformers = needed("transformers", "a prior that is told its classes in words")
     networks = {}
     for name, value in index.items():
         named = not name.startswith("_") and isinstance(value, list) and len(value) == 2

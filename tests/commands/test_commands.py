@@ -33,7 +33,7 @@ from ld3m_min.sampler import SamplerConfig
 
 MODULES = {name: import_module(f"ld3m_min.commands.{name.replace('-', '_')}") for name in COMMANDS}
 # those with a configuration
-CONFIGURED = [n for n in COMMANDS if n not in ("table", "real-images", "select", "systems")]
+CONFIGURED = [n for n in COMMANDS if hasattr(MODULES[n].COMMAND, "config")]
 DISTILLING = ["distil", "experts", "plan", "rate-search"]  # those with a DistilConfig
 KINDS = {"evaluate": EvalConfig, "train-prior": PriorConfig, "fine-tune": FineTuneConfig}
 EXAMPLE = (

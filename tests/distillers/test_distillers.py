@@ -10,10 +10,20 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ld3m_min.augment import DSA
-from ld3m_min.distillers import DC, DM, dc, distribution_matching_loss, gradient_matching_distance
+from ld3m_min.data.dataset import ImageDataset
+from ld3m_min.data.splits import DataSplits
+from ld3m_min.distillers import (
+    DC,
+    DM,
+    base,
+    dc,
+    distribution_matching_loss,
+    gradient_matching_distance,
+)
 from ld3m_min.distillers.student import inner_batches, train_student
 from ld3m_min.io.seeds import seeded
 from ld3m_min.networks import build_network, flat_parameters
+from ld3m_min.planner.counter import Counter
 from ld3m_min.presets import preset
 
 
@@ -149,3 +159,41 @@ def test_waits_of_a_step_are_its_draws_alone(kind, digits, learned):
     with Waits() as waits:
         distiller.step(learned[0].clone().requires_grad_(), learned[1], 1)
     assert waits.count == 3
+
+
+# -- many classes
+
+
+@pytest.mark.parametrize("kind", [DC, DM])
+def test_groups_of_classes_give_the_same_step(kind, digits, learned, monkeypatch):
+    distiller = kind(preset("smoke", algorithm=kind.__name__), digits)
+    found = []
+    for at_once in (10, 2, 1):
+        monkeypatch.setattr(base, "AT_ONCE", at_once)
+        leaf = learned[0].clone().requires_grad_()
+        found.append((distiller.step(leaf, learned[1], 1), leaf.grad))
+    (loss, gradient), *others = found
+    for other, its in others:
+        assert torch.allclose(other, loss, rtol=1e-4)
+        assert (its - gradient).norm() <= 1e-4 * gradient.norm()
+
+
+@pytest.mark.parametrize("kind", [DC, DM])
+def test_memory_does_not_grow_with_the_classes(kind):
+    """Ten times the classes take more for their images and these gradients, and no more."""
+    config = preset("smoke", algorithm=kind.__name__, size=16)
+    peaks = {}
+    for classes in (10, 100):
+        labels = torch.arange(classes).repeat_interleave(8)
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (len(labels), 3, 16, 16), generator=generator)
+        names = tuple(map(str, range(classes)))
+        split = ImageDataset(pixels.byte(), labels, names, "train")
+        data = DataSplits("noise", split, split, split, mean=(0.5,) * 3, std=(0.5,) * 3)
+        distiller = kind(replace(config, batch_real=8), data)
+        images, own = torch.rand(classes, 3, 16, 16).requires_grad_(), torch.arange(classes)
+        with Counter([images]) as counted:
+            distiller.step(images, own, 0)
+        peaks[classes] = counted.peak
+    image = 12 * 16**2
+    assert peaks[100] < 1.3 * peaks[10] + 3 * 90 * image

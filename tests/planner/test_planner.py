@@ -12,7 +12,8 @@ from ld3m_min import run
 from ld3m_min.backprop import AUTO, PLANS, Plan, generate_with_plan, ladder
 from ld3m_min.distillers import DISTILLERS
 from ld3m_min.experts import train_experts
-from ld3m_min.planner import counter, fallback, seconds
+from ld3m_min.planner import counter, fallback, phases, seconds
+from ld3m_min.planner import forecast as forecast_module
 from ld3m_min.planner.counter import Counter, on_meta
 from ld3m_min.planner.fallback import FallbackPlans, choose
 from ld3m_min.planner.forecast import codes, forecast, forecasts, weights_of
@@ -236,3 +237,36 @@ def test_other_errors_are_not_taken_for_it(digits, tiny_prior, monkeypatch):
     with pytest.raises(RuntimeError, match="something else"):
         distil(settings(), data=digits, prior=tiny_prior, progress=False)
     assert not out_of_memory(ValueError("memory")) and out_of_memory(MemoryError())
+
+
+@pytest.mark.parametrize("name", ladder(2))
+def test_many_images_are_forecast_from_few(tiny_prior, name, monkeypatch):
+    """Thirty images, counted one by one and not."""
+    config = settings(sampler=SamplerConfig(steps=2), ipc=3)
+    plan = ladder(2)[name]
+    found = forecast(tiny_prior, config, plan, matching=False)
+    monkeypatch.setattr(phases, "DIRECT", 10**9)
+    whole = forecast(tiny_prior, config, plan, matching=False)
+    assert found.peak_bytes == pytest.approx(whole.peak_bytes, rel=0.1)
+    assert found.held_bytes == pytest.approx(whole.held_bytes, rel=0.02)
+    assert found.flops == pytest.approx(whole.flops, rel=0.01)
+
+
+def test_a_forecast_takes_no_longer_for_more_images(tiny_prior, monkeypatch):
+    counted = []
+    generate = forecast_module.generate_images
+
+    def counting(prior, config, plan, drawn):
+        counted.append(len(drawn.Z))
+        return generate(prior, config, plan, drawn)
+
+    monkeypatch.setattr(forecast_module, "generate_images", counting)
+    small, large = (
+        [
+            f.peak_bytes
+            for f in forecasts(tiny_prior, settings(sampler=SamplerConfig(steps=2), ipc=i))
+        ]
+        for i in (10, 10_000)
+    )
+    assert max(counted) <= 12
+    assert all(900 < b / a < 1100 for a, b in zip(small, large, strict=True))

@@ -23,8 +23,8 @@ from ld3m_min.data import DataSplits, ImageDataset, archives, load_data
 from ld3m_min.io import disk, files
 from ld3m_min.io.devices import checked_device
 from ld3m_min.io.digests import digest
+from ld3m_min.io.memory import _container_limits
 from ld3m_min.io.values import from_dict
-from ld3m_min.planner import machine
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.prior.schedule import alphas_cumprod, ldm_scheduler
 from ld3m_min.run import distil
@@ -573,7 +573,7 @@ def test_the_limit_of_a_container_is_the_memory_there_is(tmp_path, version):
         (folder / limit).write_text(most)
         (folder / used).write_text(str(3 * 2**30))
         (folder / "memory.stat").write_text(f"anon 5\ninactive_file {2**30}\n")
-    assert machine._container_limits(proc, root) == [8 * 2**30]
+    assert _container_limits(proc, root) == [8 * 2**30]
 
 
 def test_training_that_diverged_is_nan_in_every_mean():

@@ -1,0 +1,113 @@
+"""The core runs where no extra is installed: no notebook's, no book's, no table's package."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ABSENT = (
+    *("IPython", "ipykernel", "jupyter_book", "jupytext", "matplotlib", "nbclient", "pandas"),
+    *("papermill", "pyarrow", "snakemake", "sphinx", "transformers"),
+)
+# as if they were not installed: what looks for them finds nothing, as `import` does
+DOOR = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {ABSENT!r}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+sys.meta_path.insert(0, Absent())
+import json, tempfile, contextlib, io
+from ld3m_min.commands import parsed
+from ld3m_min.errors import Mistake
+found = {{}}
+for words in json.load(open(sys.argv[1])):
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            parsed(words)()
+        code = 0
+    except Mistake as error:
+        code = str(error)
+    found[' '.join(words)] = [code, out.getvalue()]
+found['loaded'] = sorted({{m.partition('.')[0] for m in sys.modules}} & set({ABSENT!r}))
+json.dump(found, open(sys.argv[2], 'w'))
+"""
+SMOKE = ["smoke", "--iterations", "1"]
+COMMANDS = [
+    ["distil", *SMOKE, "--space", "ld3m", "--out", "d"],
+    ["evaluate", "smoke", "d/set", "--architectures", "MLP", "--epochs", "1", "--repeats", "1"],
+    ["select", "--method", "k-means", "--out", "s"],
+    ["systems"],
+    ["export", "d/set", "--format", "webdataset", "--out", "d.tar"],
+    ["export", "d/set", "--format", "parquet", "--out", "d.parquet"],
+    ["train-prior", "smoke", "--out", "p", "--records", "r", "--dry-run"],
+    ["plan", "smoke", "--no-probe", "--algorithm", "DM"],
+    ["select", "letters", "--out", "l"],
+    ["table"],
+]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """What each command ended with, and printed."""
+    folder = tmp_path_factory.mktemp("core")
+    (folder / "words.json").write_text(json.dumps(COMMANDS))
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "LD3M_CACHE": str(folder / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", DOOR, "words.json", "found.json"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "found.json").read_text())
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: "-".join(words[:2]))
+def test_a_command_runs_or_says_which_extra_it_needs(ran, words):
+    code, _ = ran[" ".join(words)]
+    needs = {"table": "experiments", "letters": "experiments", "parquet": "parquet"}
+    extra = next((e for word, e in needs.items() if word in words), None)
+    if extra is None:
+        assert code == 0
+    else:
+        assert f"pip install 'ld3m-min[{extra}]'" in code and "\n" not in code
+
+
+def test_nothing_of_an_extra_was_loaded(ran):
+    assert ran["loaded"] == [] and "ld3m-code" in ran["systems"][1]
+
+
+def test_what_the_core_imports_is_what_it_depends_on():
+    """Each package that a module of the core imports at its top is in pyproject's dependencies."""
+    import ast
+    import tomllib
+
+    from ld3m_min.doctor.machine import NEEDED
+    from ld3m_min.io.extras import EXTRAS
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    stated = {d.partition(">")[0] for d in project["dependencies"]}
+    assert stated == set(NEEDED)  # which `doctor` looks for
+    extras = project["optional-dependencies"]
+    assert all(any(p in d for d in extras[extra]) for p, extra in EXTRAS.items())
+    for file in (ROOT / "ld3m_min").rglob("*.py"):
+        if "experiments" in file.parts:
+            continue
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            tops = {name.partition(".")[0] for name in names}
+            others = tops - set(NEEDED.values()) - set(sys.stdlib_module_names) - {"ld3m_min"}
+            assert not others, f"{file.name} imports {others}"
