@@ -244,7 +244,7 @@ def _reported(
     notes = compared(names, [x.label for x in files], keys, splits[0].classes)
     report = DataReport(len(files), left_out(bad), notes)
     if report.text:
-        warnings.warn(report.text, stacklevel=5)
+        warnings.warn(f"about these images: {report.text}", stacklevel=5)
     return report
 
 

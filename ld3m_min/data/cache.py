@@ -115,13 +115,12 @@ class _Source:
         finally:
             pool.shutdown(cancel_futures=True)
         if bad:
-            raise _unusable(bad)
+            raise Unusable(_named(_lines(bad), "cannot be used; repair or remove them"), bad)
 
 
-def _unusable(files: Mapping[Path, str]) -> Unusable:
-    """The error that names files, and why they can't be used."""
-    lines = [f"{f.parent.name}/{f.name}: {why}" for f, why in files.items()]
-    return Unusable(_named(lines, "cannot be used; repair or remove them"), files)
+def _lines(files: Mapping[Path, str]) -> list[str]:
+    """A line for each file: its class folder and name, and why it can't be used."""
+    return [f"{f.parent.name}/{f.name}: {why}" for f, why in files.items()]
 
 
 def decode(
@@ -224,7 +223,7 @@ def _refuse_known(known: Path, files: Sequence[Path]) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         return
     if found:
-        raise _unusable(found)
+        raise Unusable(_named(_lines(found), "cannot be used; repair or remove them"), found)
 
 
 def _check_memory(source: _Source) -> None:

@@ -112,8 +112,13 @@ def _refuse_odd(root: Path, listing: Sequence[ClassFolder], odd: Mapping[Path, s
         )
     if odd:
         lines = [f"{f.parent.name}/{f.name}: {reason}" for f, reason in odd.items()]
-        what = f"in class folders are no image files ({', '.join(SUFFIXES)}); move or remove them"
-        raise Unusable(_named(lines, what), odd)
+        raise Unusable(
+            _named(
+                lines,
+                f"in class folders are no image files ({', '.join(SUFFIXES)}); move or remove them",
+            ),
+            odd,
+        )
 
 
 def shown_path(file: Path) -> str:

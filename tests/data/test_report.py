@@ -55,7 +55,9 @@ def test_a_few_of_many_are_left_out_and_said(many, keep):
     with pytest.warns(UserWarning) as said:
         data = load(many, cache=keep)
     (text,) = [str(w.message) for w in said]
-    assert text.startswith("2 file(s) are left out, 79 images are used:\n  cat/07.png: ")
+    assert text.startswith(
+        "about these images: 2 file(s) are left out, 79 images are used:\n  cat/07.png: "
+    )
     assert "\n  cat/note.txt: not an image suffix" in text
     assert [x.file for x in data.report.left_out] == ["cat/07.png", "cat/note.txt"]
     assert sum(map(len, (data.train, data.validation, data.test))) == 79
