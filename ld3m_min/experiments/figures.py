@@ -120,21 +120,22 @@ def accuracy_bars(results: Mapping[str, EvalResult], chance: float | None = None
         chance: accuracy of guessing, in [0, 1].
     """
     architectures = list(next(iter(results.values())).accuracies)
-    figure, axis = plt.subplots(figsize=(7, 3))
+    figure, axis = plt.subplots(figsize=(WIDTH, 3))
     width = 0.8 / len(results)
     for i, (name, result) in enumerate(results.items()):
+        look = {"color": COLOURS[i % 4], "hatch": ("", "///", "...", "xx")[i % 4], "ec": "white"}
         place = np.arange(len(architectures)) + (i - (len(results) - 1) / 2) * width
         middle = np.array([100 * result.mean(a) for a in architectures])
         error = None
         if len(result.values()) >= 3:
             intervals = [result.confidence_interval(a) for a in architectures]
             error = np.abs(np.array([[100 * v for v in x] for x in intervals]) - middle[:, None]).T
-        axis.bar(place, middle, width, yerr=error, label=name, error_kw={"lw": 0.8})
+        axis.bar(place, middle, width, yerr=error, label=name, error_kw={"lw": 0.8}, **look)
         for x, a in zip(place, architectures, strict=True):
             repeats = 100 * result.values(a)
             axis.plot([x] * len(repeats), repeats, ".", ms=3, color="black")
     axis.set_ylim(0, 100)
-    axis.set_xticks(range(len(architectures)), architectures)
+    axis.set_xticks(range(len(architectures)), architectures, fontsize=9)
     axis.set_ylabel("accuracy, %")
     if chance is not None:
         axis.axhline(100 * chance, ls=":", c="grey", lw=1)
