@@ -12,8 +12,6 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MAX_BYTES = 300_000
 MAX_IGNORED = 1 / 3  # share of code cells whose outputs nbval may not compare
 MAX_LINE, MAX_SHOWN_LINE = 100, 80  # of a source; of a code cell that needn't be scrolled
-# notebooks that show what they claim, and assert it in folded cells
-SHOWN = [p for p in NOTEBOOKS if p.stem[:2] != "00"]
 MIN_EXERCISES, MAX_EXERCISES = 2, 4
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\-])(?:/(?:[\w.-]+/)+[\w.-]+|[A-Z]:\\\w+)")
 DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]+")
@@ -101,8 +99,10 @@ class TestNotebook:
         assert not long, "only a cell's first line, with its alternative text, may be longer"
 
 
-@pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 class TestShown:
+    """What is claimed is shown in pictures, and asserted in folded cells."""
+
     def test_pictures_have_alternative_text(self, path):
         for cell in code_cells(path):
             kinds = [kind for out in cell.outputs for kind in out.get("data", {})]
