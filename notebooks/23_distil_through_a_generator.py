@@ -27,7 +27,8 @@
 # %% tags=["parameters"]
 import os
 
-# smoke: 40 steps of an inversion, 20 iterations of a distillation; else 300 and 60
+# smoke: 40 steps of an inversion, 20 iterations of a distillation;
+# else 300 and 60
 preset = os.environ.get("LD3M_PRESET", "smoke")
 seed = 0  # of every random draw
 # where the figure of the reconstructions goes
