@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
-from matplotlib import cycler
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from torch import Tensor
 
 from ld3m_min.evaluate.cross_architecture import EvalResult
@@ -18,7 +19,7 @@ from ld3m_min.evaluate.cross_architecture import EvalResult
 BLUE, ORANGE, PURPLE, GREY = "#1f5fa8", "#b4530a", "#7a3fa0", "#57606a"
 COLOURS = (BLUE, ORANGE, PURPLE, GREY)
 WIDTH = 4.6  # of a figure, inches: as wide as a phone, where its text can still be read
-STYLE = {
+STYLE: dict[Any, Any] = {  # matplotlib's settings, by name
     "figure.figsize": (WIDTH, 2.8),
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
@@ -123,14 +124,23 @@ def accuracy_bars(results: Mapping[str, EvalResult], chance: float | None = None
     figure, axis = plt.subplots(figsize=(WIDTH, 3))
     width = 0.8 / len(results)
     for i, (name, result) in enumerate(results.items()):
-        look = {"color": COLOURS[i % 4], "hatch": ("", "///", "...", "xx")[i % 4], "ec": "white"}
         place = np.arange(len(architectures)) + (i - (len(results) - 1) / 2) * width
         middle = np.array([100 * result.mean(a) for a in architectures])
         error = None
         if len(result.values()) >= 3:
             intervals = [result.confidence_interval(a) for a in architectures]
             error = np.abs(np.array([[100 * v for v in x] for x in intervals]) - middle[:, None]).T
-        axis.bar(place, middle, width, yerr=error, label=name, error_kw={"lw": 0.8}, **look)
+        axis.bar(
+            place,
+            middle,
+            width,
+            yerr=error,
+            label=name,
+            error_kw={"lw": 0.8},
+            color=COLOURS[i % 4],
+            hatch=("", "///", "...", "xx")[i % 4],
+            edgecolor="white",
+        )
         for x, a in zip(place, architectures, strict=True):
             repeats = 100 * result.values(a)
             axis.plot([x] * len(repeats), repeats, ".", ms=3, color="black")
