@@ -19,9 +19,10 @@
 # **You will learn** the two directions of a diffusion model as LD3M uses them (section 2.2 of the
 # paper), and which of its inputs decides what about the image.
 #
-# **You need** one CPU core and half a minute. No network: the prior comes with `ld3m_min`. The
-# derivations are in {doc}`../book/background/22_diffusion_models`; (F), (P), (E), (R) and (C) in
-# the code are its equations. What is claimed is also asserted, in the folded cells.
+# **You need** one CPU core, 1 GB of memory and half a minute (presets `smoke` and `cpu`). No GPU,
+# no network: the prior comes with `ld3m_min`. The derivations are in
+# {doc}`../book/background/22_diffusion_models`; (F), (P), (E), (R) and (C) in the code are its
+# equations. What is claimed is also asserted, in the folded cells.
 
 # %% tags=["parameters"]
 import os
@@ -32,6 +33,16 @@ seed = 0  # of every random draw
 out = os.environ.get("LD3M_OUT", "../runs/diffusion")  # for the sampled digits
 
 # %% tags=["hide-cell"]
+import importlib.util
+import subprocess
+import sys
+
+# in a clone without the package: install it, once
+if importlib.util.find_spec("ld3m_min") is None:
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, "-e", "..[notebooks]"], check=True)
+    sys.path.insert(0, "..")
+
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -743,5 +754,6 @@ assert lazy < 0.01 < noise_error[0] and noise_error[-1] > lazy
 # smaller steps, and gradients pass all of them. From $t = 901$, where ten steps begin, the class
 # and the noise decide the image, and almost nothing of $\mathcal{Z}$ is left.
 #
-# **Next:** {doc}`23_distil_through_a_generator` distils with another generator;
-# {doc}`31_derive_the_ld3m_step` puts the residual into the walk.
+# **Next:** {doc}`../book/background/23_glad` and {doc}`23_distil_through_a_generator` distil with
+# another generator; {doc}`../book/method/31_sampling` and {doc}`31_derive_the_ld3m_step` put the
+# residual into the walk.

@@ -19,8 +19,8 @@
 # **You will learn** where each coefficient of a sampler step comes from, how the paper's step and
 # the public code's differ, and which of the two gives $\Z$ a gradient.
 #
-# **You need** one CPU core and half a minute. The derivations are on
-# {doc}`../book/method/31_sampling`.
+# **You need** one CPU core, 1 GB of memory and half a minute (presets `smoke` and `cpu`). No GPU,
+# no network. The derivations are on {doc}`../book/method/31_sampling`.
 
 # %% tags=["parameters"]
 import os
@@ -32,6 +32,16 @@ seed = 0  # of every random draw
 out = os.environ.get("LD3M_OUT", "../runs/derive_the_ld3m_step")
 
 # %% tags=["hide-cell"]
+import importlib.util
+import subprocess
+import sys
+
+# in a clone without the package: install it, once
+if importlib.util.find_spec("ld3m_min") is None:
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, "-e", "..[notebooks]"], check=True)
+    sys.path.insert(0, "..")
+
 import math
 from pathlib import Path
 
@@ -694,4 +704,5 @@ assert 0.45 < math.sqrt(last[40] / last[10]) < 0.55
 # clean code is a way round it: the image stays near the start, and the gradient is many times
 # larger.
 #
-# **Next**: {doc}`32_initialise_latents`.
+# **Next:** where the codes begin, and what survives of them:
+# {doc}`../book/method/32_initialisation`, and {doc}`32_initialise_latents`.

@@ -28,7 +28,9 @@ SANITIZE = {
     r"\d+(\.\d+)? ?(s|ms|it/s)\b": "TIME",
 }
 RTOL, ATOL = 2e-3, 1e-6
-_FLOAT = re.compile(r"[-+]?(?:\d+\.\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)")
+_FLOAT = re.compile(
+    r"[-+]?(?:\d+\.\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)"
+)
 
 
 class Approx(str):
@@ -36,14 +38,17 @@ class Approx(str):
 
     def _key(self):
         """The text with its floats taken out, and the floats."""
-        return " ".join(_FLOAT.sub("#", self).split()), [float(x) for x in _FLOAT.findall(self)]
+        return " ".join(_FLOAT.sub("#", self).split()), [
+            float(x) for x in _FLOAT.findall(self)
+        ]
 
     def __eq__(self, other):
         if not isinstance(other, str):
             return NotImplemented
         (a, x), (b, y) = Approx._key(self), Approx._key(other)
         return a == b and all(
-            math.isclose(u, v, rel_tol=RTOL, abs_tol=ATOL) for u, v in zip(x, y, strict=True)
+            math.isclose(u, v, rel_tol=RTOL, abs_tol=ATOL)
+            for u, v in zip(x, y, strict=True)
         )
 
     def __ne__(self, other):

@@ -4,14 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from torch import Tensor
 
 from ld3m_min.evaluate.cross_architecture import EvalResult
+
+# told apart by the colour-blind, and dark enough for text on white
+BLUE, ORANGE, PURPLE, GREY = "#1f5fa8", "#b4530a", "#7a3fa0", "#57606a"
+COLOURS = (BLUE, ORANGE, PURPLE, GREY)
+WIDTH = 4.6  # of a figure, inches: as wide as a phone, where its text can still be read
+STYLE: dict[Any, Any] = {  # matplotlib's settings, by name
+    "figure.figsize": (WIDTH, 2.8),
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.8,
+    # lines differ in more than their colour
+    "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=("-", "--", "-.", ":")),
+}
+
+
+def use_style() -> None:
+    """Draw all further figures in the style of the book."""
+    plt.rcParams.update(STYLE)
 
 
 def image_grid(
@@ -38,6 +69,7 @@ def image_grid(
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_frame_on(False)
+        axis.grid(False)
         if i < len(images):
             array = images[i].detach().cpu().permute(1, 2, 0).numpy()
             axis.imshow(np.clip(array, 0, 1), interpolation="nearest")
@@ -89,7 +121,7 @@ def accuracy_bars(results: Mapping[str, EvalResult], chance: float | None = None
         chance: accuracy of guessing, in [0, 1].
     """
     architectures = list(next(iter(results.values())).accuracies)
-    figure, axis = plt.subplots(figsize=(7, 3))
+    figure, axis = plt.subplots(figsize=(WIDTH, 3))
     width = 0.8 / len(results)
     for i, (name, result) in enumerate(results.items()):
         place = np.arange(len(architectures)) + (i - (len(results) - 1) / 2) * width
@@ -98,12 +130,22 @@ def accuracy_bars(results: Mapping[str, EvalResult], chance: float | None = None
         if len(result.values()) >= 3:
             intervals = [result.confidence_interval(a) for a in architectures]
             error = np.abs(np.array([[100 * v for v in x] for x in intervals]) - middle[:, None]).T
-        axis.bar(place, middle, width, yerr=error, label=name, error_kw={"lw": 0.8})
+        axis.bar(
+            place,
+            middle,
+            width,
+            yerr=error,
+            label=name,
+            error_kw={"lw": 0.8},
+            color=COLOURS[i % 4],
+            hatch=("", "///", "...", "xx")[i % 4],
+            edgecolor="white",
+        )
         for x, a in zip(place, architectures, strict=True):
             repeats = 100 * result.values(a)
             axis.plot([x] * len(repeats), repeats, ".", ms=3, color="black")
     axis.set_ylim(0, 100)
-    axis.set_xticks(range(len(architectures)), architectures)
+    axis.set_xticks(range(len(architectures)), architectures, fontsize=9)
     axis.set_ylabel("accuracy, %")
     if chance is not None:
         axis.axhline(100 * chance, ls=":", c="grey", lw=1)

@@ -1,5 +1,6 @@
 """Each notebook is there twice, and the two agree: .py (edited), .ipynb (generated, executed)."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -11,8 +12,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MAX_BYTES = 300_000
 MAX_IGNORED = 1 / 3  # share of code cells whose outputs nbval may not compare
 MAX_LINE, MAX_SHOWN_LINE = 100, 80  # of a source; of a code cell that needn't be scrolled
-# notebooks that show what they claim, and assert it in folded cells
-SHOWN = [p for p in NOTEBOOKS if p.stem[:2] in ("22", "31")]
+MIN_EXERCISES, MAX_EXERCISES = 2, 4
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\-])(?:/(?:[\w.-]+/)+[\w.-]+|[A-Z]:\\\w+)")
 DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]+")
 
@@ -25,6 +25,12 @@ def cells(nb):
 def code_cells(path):
     """The non-empty code cells of the notebook at `path`."""
     return [c for c in jupytext.read(path).cells if c.cell_type == "code" and c.source.strip()]
+
+
+def words(path):
+    """The notebook's prose."""
+    cells = jupytext.read(path).cells
+    return "\n\n".join(c.source for c in cells if c.cell_type == "markdown")
 
 
 def output_texts(cell):
@@ -93,8 +99,10 @@ class TestNotebook:
         assert not long, "only a cell's first line, with its alternative text, may be longer"
 
 
-@pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 class TestShown:
+    """What is claimed is shown in pictures, and asserted in folded cells."""
+
     def test_pictures_have_alternative_text(self, path):
         for cell in code_cells(path):
             kinds = [kind for out in cell.outputs for kind in out.get("data", {})]
@@ -116,3 +124,29 @@ class TestShown:
         opening = code_cells(path)[1]
         assert "import torch" in opening.source
         assert "hide-cell" in opening.metadata["tags"]
+
+    def test_a_bare_clone_installs_the_package(self, path):
+        assert 'find_spec("ld3m_min") is None' in code_cells(path)[1].source
+
+    def test_the_reader_predicts(self, path):
+        text = words(path)
+        asked = text.count("{admonition} Make a prediction")
+        assert asked >= 2 and "**You need**" in text
+        answers = len(re.findall(r"{admonition} Answer\n:class: dropdown", text))
+        assert asked / 2 <= answers <= asked + 1
+
+    def test_it_ends_with_exercises_and_what_comes_next(self, path):
+        text = words(path)
+        listed = text[text.index("## Exercises") :].split("```")[0]
+        exercises = len(re.findall(r"^\d+\. ", listed, re.MULTILINE))
+        assert MIN_EXERCISES <= exercises <= MAX_EXERCISES
+        assert len(re.findall(r"{admonition} Solution \d\n:class: dropdown", text)) == exercises
+        last = jupytext.read(path).cells[-1].source
+        assert "**To take away.**" in last
+        assert "book/" in last[last.index("**Next:**") :], "a page, not a notebook alone"
+
+    def test_solutions_are_executed(self, path):
+        cells = jupytext.read(path).cells
+        for before, after in itertools.pairwise(cells):
+            if before.source.startswith("```{admonition} Solution"):
+                assert after.cell_type == "code" and "hide-cell" in after.metadata["tags"]
