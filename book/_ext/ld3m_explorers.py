@@ -22,14 +22,15 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx.util.docutils import SphinxDirective
+
 from ld3m_min.experiments.grids import RECORDS, Cell
 from ld3m_min.experiments.records import load_records
 from ld3m_min.systems import SYSTEMS
-from sphinx.util.docutils import SphinxDirective
 
 FOLDER = "explorers"  # below _static
 # explorer -> its scripts after explorer.js, in the order in which they run
@@ -88,7 +89,7 @@ class Explorer(SphinxDirective):
 
     required_arguments = 1
     has_content = True
-    option_spec = {
+    option_spec: ClassVar = {
         "question": directives.unchanged_required,
         "alt": directives.unchanged_required,
         "height": _heights,
@@ -139,7 +140,8 @@ def scripts(names: Iterable[str]) -> list[str]:
 def _add_scripts(app: Any, page: str, template: str, context: Any, doctree: Any) -> None:
     """Scripts and style of a page's explorers; Sphinx forgets them after the page."""
     found = _explorers(app.env)
-    names = sum(found.values(), []) if app.builder.name == "singlehtml" else found.get(page)
+    pages = found if app.builder.name == "singlehtml" else [page]
+    names = [name for p in pages for name in found.get(p, ())]
     if not names:
         return
     app.add_css_file(f"{FOLDER}/explorers.css")
@@ -183,7 +185,9 @@ def systems_of(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for record in records:
         cell = Cell(**record["cell"])
         name = f"{cell.dataset}, preset {cell.preset}, {cell.ipc} per class"
-        group = groups.setdefault(name, {"seen": record["config"]["network"]["name"], "systems": {}})
+        group = groups.setdefault(
+            name, {"seen": record["config"]["network"]["name"], "systems": {}}
+        )
         system = group["systems"].setdefault(
             replace(cell, seed=0).name, {"label": _label(cell), "seeds": {}, "diverged": 0}
         )
@@ -207,13 +211,16 @@ def simulated() -> dict[str, Any]:
             own = mean + 0.01 * rng.standard_normal()
             draws = own + 0.01 * rng.standard_normal((len(networks), 2))
             found[str(seed)] = {
-                n: [round(float(x), 3) for x in row]
-                for n, row in zip(networks, draws, strict=True)
+                n: [round(float(x), 3) for x in row] for n, row in zip(networks, draws, strict=True)
             }
         return found
 
     systems = {
-        "a": {"label": "made-up system A, truly 1 point better", "seeds": runs(0.81), "diverged": 0},
+        "a": {
+            "label": "made-up system A, truly 1 point better",
+            "seeds": runs(0.81),
+            "diverged": 0,
+        },
         "b": {"label": "made-up system B", "seeds": runs(0.80), "diverged": 0},
     }
     return {"seen": "", "systems": systems, "made_up": True}
@@ -226,12 +233,12 @@ def table_data(folder: str | Path = RECORDS) -> dict[str, Any]:
         folder: of the records.
     """
     groups = systems_of(load_records(folder))
-    several = any(
-        len(s["seeds"]) > 1 for g in groups.values() for s in g["systems"].values()
-    )
+    several = any(len(s["seeds"]) > 1 for g in groups.values() for s in g["systems"].values())
     # those with most seeds first: there is most to see
     ordered = dict(
-        sorted(groups.items(), key=lambda g: -max(len(s["seeds"]) for s in g[1]["systems"].values()))
+        sorted(
+            groups.items(), key=lambda g: -max(len(s["seeds"]) for s in g[1]["systems"].values())
+        )
     )
     if not several:
         ordered["made-up numbers (no result; to try the intervals)"] = simulated()

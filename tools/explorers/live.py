@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from explorers import output
 from torch import Tensor
 
+from explorers import output
 from ld3m_min.io.files import write_bytes
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.residual import NO_RESIDUAL

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from explorers import output
 from torch import Tensor
 
+from explorers import output
 from ld3m_min.data import load_data
 from ld3m_min.guidance import from_the_middle
 from ld3m_min.residual import DECAYS, NO_RESIDUAL, PAPER_RESIDUAL, PUBLIC_RESIDUAL, Residual

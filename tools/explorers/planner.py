@@ -11,7 +11,6 @@ from explorers import output
 sys.path.insert(0, str(output.ROOT))
 
 from benchmarks.cases import cin256
-
 from ld3m_min.backprop import ladder
 from ld3m_min.config import DistilConfig
 from ld3m_min.planner.forecast import forecast
@@ -25,7 +24,7 @@ TWO = (2, 4)
 STEPS = (4, 10, 20, 40)
 MODELS = {
     "digits-10": ("digits", 32, 1, "cpu"),
-    "digits-100": ("digits", 32, 10, "cpu"),
+    "digits-20": ("digits", 32, 2, "cpu"),
     "cin256-128": ("cin256", 128, 1, "paper"),
     "cin256-256": ("cin256", 256, 1, "paper"),
 }
@@ -76,7 +75,9 @@ def planner() -> None:
     for plan, row in plans.items():
         x, y = (row[k][0] + 10 * row[k][1] for k in ("flops", "bytes"))
         axis.plot(x / 1e12, (y + row["weights"]) / 2**30, "o")
-        axis.annotate(plan, (x / 1e12, (y + row["weights"]) / 2**30), (5, 4), textcoords="offset points")
+        axis.annotate(
+            plan, (x / 1e12, (y + row["weights"]) / 2**30), (5, 4), textcoords="offset points"
+        )
     axis.set(xlabel="work, TFLOP", ylabel="memory, GiB")
     axis.set_ylim(0, None)
     axis.margins(x=0.15)

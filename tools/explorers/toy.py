@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from explorers import output
 from torch import Tensor
 
+from explorers import output
 from ld3m_min.distillers import gradient_matching_distance
 from ld3m_min.io.seeds import seeded
 
@@ -65,7 +65,8 @@ def expert(W: Tensor, real: Tensor) -> Tensor:
 
 def reference(values: dict[str, Any], points: Tensor, steps: int, rate: float) -> dict[str, Tensor]:
     """The three losses of two points, one a class, differentiable in them."""
-    t = {k: torch.tensor(v, dtype=torch.float64) for k, v in values.items() if k != "student"}
+    drawn = ("real", "weights", "features", "biases", "start", "target")
+    t = {k: torch.tensor(values[k], dtype=torch.float64) for k in drawn}
     own = torch.arange(2)
     dc = dm = points.new_zeros(())
     for W, A, b in zip(t["weights"], t["features"], t["biases"], strict=True):

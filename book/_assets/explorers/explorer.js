@@ -126,7 +126,7 @@
     if (!page) return;
     for (const root of page.querySelectorAll(`[data-explorer="${name}"]`)) {
       const body = root.querySelector(".explorer-body");
-      Promise.resolve(mount(body, LD3M.data[name]))
+      new Promise((done) => done(mount(body, LD3M.data[name]))) // so that an error at once is caught too
         .then(() => root.classList.add("explorer-live"))
         .catch((error) => {
           body.replaceChildren(el("p", {}, "The explorer could not start; its still picture is shown instead."));

@@ -4,7 +4,7 @@
   const LD3M = globalThis.LD3M;
   const MODELS = {
     "digits-10": "the shipped prior of digits, 32 px, 10 images",
-    "digits-100": "the shipped prior of digits, 32 px, 100 images",
+    "digits-20": "the shipped prior of digits, 32 px, 20 images",
     "cin256-128": "the released prior's size, 128 px, 10 images",
     "cin256-256": "the released prior's size, 256 px, 10 images",
   };
