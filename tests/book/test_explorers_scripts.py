@@ -141,11 +141,20 @@ def test_answers_of_the_losses():
             let q = p;
             for (let i = 0; i < 200; i++) q = L.losses.descend(f[n], q);
             return q; };
+        const out = [0.1, 0.3, 1].map((rate) => {
+            const g = (q) => f.MTT(q, {steps: 5, rate});
+            let q = p;
+            for (let i = 0; i < 200; i++) q = L.losses.descend(g, q);
+            return Math.hypot(...q[0]); });
         const longer = p.map((q) => q.map((v) => 3 * v));
-        return {near: f.DC(p), longer: f.DC(longer), DC: f.DC(down("DC")), DM: down("DM")}; })()"""
+        return {near: f.DC(p), longer: f.DC(longer), DC: f.DC(down("DC")), DM: down("DM"), out}; })()"""
     found = run_node(["losses.data.js", "losses.js"], expression)
-    assert found["longer"] == pytest.approx(found["near"], abs=2e-3)  # of 0 to 8; 1e-6 guards the cosine
+    assert found["longer"] == pytest.approx(
+        found["near"], abs=2e-3
+    )  # of 0 to 8; 1e-6 guards the cosine
     assert found["DC"] < 0.1
+    small, middle, large = found["out"]  # at small rates MTT's best points lie further out
+    assert small > middle > large
     real = torch.tensor(data("losses")["real"])
     best = torch.tensor(found["DM"])
     assert (best[0] - real[0].mean(0)).norm() < 0.3

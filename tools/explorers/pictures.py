@@ -152,7 +152,7 @@ def survive() -> None:
         line = [sum(distances[f"{w:g}/{s:g}/10"]) / 10 for s in SHARES]
         axis.plot(SHARES, line, marker=marker, label=f"{w:g}")
     axis.set(xlabel="share of the ten steps that the prior takes", ylabel="distance to decoded Z")
-    axis.set_ylim(0, None)
+    axis.set_ylim(0, 1.3)
     axis.grid(alpha=0.3)
     axis.legend(title="weight of Z at the start", ncols=5, frameon=False, fontsize=8)
     output.write_still("survive", figure)
