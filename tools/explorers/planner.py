@@ -18,10 +18,11 @@ from ld3m_min.presets import preset
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.sampler import SamplerConfig
 
-# memory and work are straight lines in T for every plan (even T, for the one that halves it): two
-# forecasts are enough, and a test compares others with the lines
+# memory and work are straight lines in T for every plan: two forecasts are enough, and a test
+# compares others with the lines. T is even, for the plan that halves it, and divides 1,000, or
+# there would be more than T steps
 TWO = (2, 4)
-STEPS = (4, 10, 20, 40)
+STEPS = (2, 4, 8, 10, 20, 40, 50, 100)
 MODELS = {
     "digits-10": ("digits", 32, 1, "cpu"),
     "digits-20": ("digits", 32, 2, "cpu"),

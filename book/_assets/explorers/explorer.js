@@ -83,11 +83,12 @@
   // Numbers that are read aloud when they change.
   const status = () => el("p", { class: "explorer-status", role: "status", "aria-live": "polite" });
 
-  function sheet(file) {
+  const sheet = (file) => new Promise((done, failed) => {
     const image = new Image();
+    image.onload = () => done(image);
+    image.onerror = () => failed(new Error(`${file} is not there`));
     image.src = base + file;
-    return image.decode().then(() => image);
-  }
+  });
 
   // A canvas of digits: `draw(cells)` puts picture (row, column) of the sheet at each place, with gaps between.
   function digits(columns, rows, alt, side = 32, gap = 2) {

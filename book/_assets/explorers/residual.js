@@ -28,7 +28,7 @@
     const decay = LD3M.select("how its weight falls", Object.keys(DECAYS).map((d) => [d, d]), "linear", show);
     const steps = LD3M.range("steps T", data.steps, 10, show);
     const canvas = LD3M.digits(10, 2, "");
-    const bars = svg("svg", { viewBox: "0 0 320 60", class: "explorer-bars", role: "img" });
+    const bars = svg("svg", { viewBox: "0 0 320 60", preserveAspectRatio: "none", class: "explorer-bars", role: "img" });
     const said = LD3M.status();
 
     function show() {
