@@ -28,7 +28,7 @@ endef
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check book test test-matrix mutations bench soak notebooks table table-run tables clean
+.PHONY: help setup check book test test-matrix mutations bench explorers soak notebooks table table-run tables clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -88,6 +88,9 @@ mutations: $(STAMP)  ## break twenty important lines, one at a time: a test must
 bench: $(STAMP)  ## measure speed and memory into book/_data/records (DEVICE=cuda on a GPU)
 	"$(BIN)/python" -m benchmarks --again --device $(or $(DEVICE),cpu)
 	@test "$(or $(DEVICE),cpu)" != cpu || "$(BIN)/python" -m benchmarks.networks --repeats 2 --runs 3
+
+explorers: $(STAMP)  ## make what the explorers of the book show (a quarter of an hour of one core)
+	OMP_NUM_THREADS=1 "$(BIN)/python" tools/make_explorers.py
 
 soak: $(STAMP)  ## the long form of the tests of faults: kills, damage, hostile files (up to 20 minutes)
 	"$(BIN)/python" tools/soak.py

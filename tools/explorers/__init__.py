@@ -1,0 +1,1 @@
+"""Makes what the book's explorers show: one module each, and `output` that writes it."""
