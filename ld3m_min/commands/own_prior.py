@@ -26,6 +26,7 @@ from ld3m_min.io.values import from_dict
 from ld3m_min.planner.machine import SHARE, device_bytes
 from ld3m_min.planner.training_speed import training_speeds
 from ld3m_min.prior.architecture import PriorConfig
+from ld3m_min.prior.card import called
 from ld3m_min.prior.image_card import measured_table, verdict
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.own_images import SIDES, check_side, largest_scale, reached, sized
@@ -164,7 +165,7 @@ class _Chooser:
 
 def _going_on(config: PriorConfig, start: LatentDiffusionPrior, name: str) -> PriorConfig:
     """A configuration for a training that starts from a prior, or from its autoencoder."""
-    config, name = like_start(config, start), in_card(name)
+    config, name = like_start(config, start), in_card(called(name))
     if can_go_on(start):  # gently: it has learned what it will be needed for
         return replace(config, unet_lr=2e-4, about=f"{name}, trained further on a folder of images")
     return replace(config, about=f"a denoiser for the autoencoder of {name}, trained on a folder")

@@ -19,7 +19,7 @@ from ld3m_min.errors import InputError
 from ld3m_min.experiments.grids import RECORDS, prior_folder
 from ld3m_min.io.devices import checked_device
 from ld3m_min.prior.architecture import PriorConfig
-from ld3m_min.prior.card import finish_prior
+from ld3m_min.prior.card import called, finish_prior
 from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.loading import load_latent_prior
@@ -189,7 +189,7 @@ def _run_own(call: OwnCall) -> None:
         device=options.device,
         licence=options.licence,
         made_by=f"train-prior FOLDER --hours {plan.hours:g}"
-        + (f" --start {options.start}" if options.start else ""),
+        + (f" --start {called(options.start)}" if options.start else ""),
     )
     assert isinstance(quality, ImageQuality), "its classifier is a network"
     report(plan, quality, out)

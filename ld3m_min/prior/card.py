@@ -68,7 +68,7 @@ def finish_prior(
         "files": files_of(data) if data.ids else data.files,
     }
     if start is not None:
-        record["start"] = str(start)
+        record["start"] = called(start)
     quality: PriorQuality | ImageQuality
     if config.classifier is None:
         quality = measure_prior(prior, data)
@@ -101,6 +101,19 @@ def finish_prior(
     TrainedOn.of(data).save(out / "model")
     write_json(records / f"{name}.json", record | {"quality": asdict(quality)})
     return quality
+
+
+def called(prior: StrPath) -> str:
+    """What a card calls another prior: its name, and no path of this machine.
+
+    Args:
+        prior: name, folder or hub id.
+    """
+    place = Path(prior)
+    if not place.is_dir():
+        return str(prior)
+    place = place.resolve()
+    return place.parent.name if place.name == "model" else place.name
 
 
 def save_samples(samples: Float[Tensor, "B 3 H W"], path: Path, classes: int) -> None:

@@ -133,7 +133,7 @@ def _training(config: PriorConfig, record: Mapping[str, Any]) -> str:
     log = record["training"]
     some = f" on the latents of {config.latents} images" if config.latents else ""
     start = record.get("start")
-    weights = f"It went on from `{in_card(start)}`" if start else "No weights from elsewhere"
+    weights = f"It went on from {in_card(start)}" if start else "No weights from elsewhere"
     return f"""\
 - **Training**: autoencoder {log["autoencoder_steps"]:,} steps of {config.vae_batch} images{crops},
   denoiser {log["denoiser_steps"]:,} steps of {config.unet_batch}{some};

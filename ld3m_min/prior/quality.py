@@ -25,7 +25,7 @@ from ld3m_min.residual import NO_RESIDUAL
 from ld3m_min.sampler import SamplerConfig, generate
 
 FIT_PSNR = 26.0  # dB from which on a reconstruction of photographs keeps what tells them apart
-FEW = 20  # held-out images, below which a share of them says little
+FEW = 20  # images, below which a share of them says little
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ class ImageQuality:
             found.append(
                 f"only {self.held_out} held-out images were looked at: every share of them is rough"
             )
+        if self.samples < FEW:
+            found.append(f"only {self.samples} samples were drawn: their shares are rough as well")
         if self.diversity is None:
             found.append("diversity cannot be measured: no class has two different held-out images")
         return tuple(found)

@@ -22,6 +22,7 @@ from ld3m_min.planner.training_speed import training_speeds
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.prior import own_images as own
 from ld3m_min.prior import training_time as time
+from ld3m_min.prior.card import called
 from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.prior.image_card import image_card, verdict
 from ld3m_min.prior.loading import load_prior
@@ -149,7 +150,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
     [
         (0.3, 32, 0, "most images reach 128, but the hours"),
         (1.5, 64, 0, "most images reach 128, but the hours"),
-        (8, 128, 0, "the largest of 32, 64, 128 and 256"),
+        (3, 128, 0, "the largest of 32, 64, 128 and 256"),
         (40, 128, 1, "the largest of 32, 64, 128 and 256"),
     ],
 )
@@ -320,6 +321,8 @@ def test_the_card_is_true_of_any_folder(tmp_path):
     cats = [int((s.labels == 0).sum()) for s in (data.train, data.validation, data.test)]
     assert f"| {cats[0]} | {cats[1]} | {cats[2]} |" in card and sum(cats) == 12
     said = image_card(config, config.classifier, data, prior, GOOD, record, licence="CC BY 4.0")
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    assert [called(p) for p in (tmp_path / "run" / "model", "org/name")] == ["run", "org/name"]
     assert "**Licence**: CC BY 4.0." in said
 
 
@@ -437,6 +440,6 @@ def test_grey_images_and_a_start_from_the_digits(tmp_path, capsys):
     log = read_json(tmp_path / "out" / "model" / "training.json")
     assert log["denoiser_steps"] == 2 and log["autoencoder_steps"] == 0
     card = (tmp_path / "out" / "model" / "README.md").read_text(encoding="utf-8")
-    assert "It went on from `digits`" in card
+    assert "It went on from digits" in card and "Digits, trained further" in card
     assert asdict(TrainedOn.read(tmp_path / "out" / "model"))["name"] == "grey"
     assert load_file(tmp_path / "out" / "model" / "class_embedding" / "model.safetensors")
