@@ -99,7 +99,7 @@ class Judged:
         if len(a) < 2 or not _spread(a, b):
             return Interval(mean, math.nan, math.nan)
         found = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
-        return Interval(mean, float(found.low), float(found.high))
+        return Interval(mean, max(-1.0, float(found.low)), min(1.0, float(found.high)))
 
 
 def _interval(result: EvalResult, network: str | None) -> Interval:
@@ -154,10 +154,11 @@ def judge(
         )
 
     found = {DISTILLED: trained(made, f"the {few} distilled images", few, seed, repeats)}
-    draws = [
-        trained(select(data, made.ipc, "random", seed=s), f"{few} random real images", few, s, 1)
-        for s in range(seed + 1, seed + 1 + repeats)
-    ]
+    draws = []
+    for i in range(1, repeats + 1):
+        what = f"{few} random real images (draw {i} of {repeats})"
+        drawn = select(data, made.ipc, "random", seed=seed + i)
+        draws.append(trained(drawn, what, few, seed + i, 1))
     joint = {a: tuple(d.accuracies[a][0] for d in draws) for a in NETWORKS}
     found[RANDOM] = replace(draws[0], accuracies=joint)
     every = len(data.train)

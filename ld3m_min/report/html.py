@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 from ld3m_min.io.text import shown
@@ -52,6 +53,15 @@ def plain(value: object) -> str:
     """
     parts = (c if c in _JOINERS else shown(c) for c in str(value))
     return html.escape("".join(parts), quote=True)
+
+
+def prose(value: object) -> str:
+    """Text from anywhere with what stands between backticks as code, the way messages have it.
+
+    Args:
+        value: anything; `str` makes it text.
+    """
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", plain(value))
 
 
 def name(value: object) -> str:

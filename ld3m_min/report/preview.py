@@ -26,7 +26,7 @@ from ld3m_min.report.words import duration
 from ld3m_min.run import Progress
 
 SECONDS = 4.0  # between two versions, at least
-SHARE = 0.03  # of the run's time that the page may take
+SHARE = 0.04  # of the run's time that the page may take
 REFRESH = 5  # seconds after which a browser reads it again
 SHOWN = 24  # images at most
 

@@ -18,7 +18,7 @@ from ld3m_min.io.files import write_bytes
 from ld3m_min.report.accuracy import ALL, DISTILLED, NETWORKS, RANDOM, Interval, Judged
 from ld3m_min.report.advice import next_steps
 from ld3m_min.report.course import Snapshot
-from ld3m_min.report.html import facts, figure, image, name, page, plain, table
+from ld3m_min.report.html import facts, figure, image, name, page, plain, prose, table
 from ld3m_min.report.pictures import pngs
 from ld3m_min.report.plots import bars, lines
 from ld3m_min.report.words import duration, percent, size_of
@@ -95,7 +95,7 @@ def _body(run: Run, title: str) -> Iterator[str]:
     yield from _worth(run)
     yield "<h2>What to try next</h2>"
     steps = next_steps(run.config, run.made.history, run.judged)
-    yield f"<ul>{''.join(f'<li>{plain(s)}</li>' for s in steps)}</ul>"
+    yield f"<ul>{''.join(f'<li>{prose(s)}</li>' for s in steps)}</ul>"
     yield "<h2>How to use them</h2>"
     yield from _use(run)
     yield "<h2>What was run</h2>"
@@ -185,7 +185,7 @@ def _learning(run: Run) -> Iterator[str]:
         drawn = {k.removeprefix("grad_"): [h.get(k) for h in history] for k in norms}
         alt = f"norm of the gradient of {' and '.join(drawn)} over {len(history)} iterations"
         yield figure(
-            lines(drawn, alt, ylabel="gradient norm"), "Norm of what is learned's gradient."
+            lines(drawn, alt, ylabel="gradient norm"), "Norm of the gradient of what is learned."
         )
 
 
@@ -268,7 +268,7 @@ def _cell(x: Interval) -> str:
     """A mean with its interval."""
     if not math.isfinite(x.mean):
         return "diverged"
-    if not math.isfinite(x.low):
+    if not x.high > x.low:  # one training, or all of them alike
         return percent(x.mean)
     low, high = max(0.0, x.low), min(1.0, x.high)
     return f'{percent(x.mean)} <span class="dim">({percent(low)} to {percent(high)})</span>'
@@ -309,7 +309,7 @@ def _what(run: Run) -> str:
     iterations = len(run.made.history)
     rows = [
         ("command", f"<code>{plain(run.command)}</code>"),
-        ("space", plain(run.space)),
+        ("space", prose(run.space)),
         ("size", plain(run.size)),
         ("algorithm", plain(run.config.algorithm)),
         ("iterations", f"{iterations:,}, in {duration(seconds)}"),

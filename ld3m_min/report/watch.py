@@ -8,6 +8,7 @@ from statistics import median
 
 from ld3m_min.io.environment import peak_memory
 from ld3m_min.report.course import Course
+from ld3m_min.report.plots import warm_up
 from ld3m_min.report.preview import Preview
 from ld3m_min.report.words import duration, size_of
 from ld3m_min.run import Progress
@@ -40,6 +41,7 @@ class Watch:
         self._began = time.monotonic()
         self._times: list[float] = []
         self._seen = 0
+        warm_up()
 
     def __call__(self, progress: Progress) -> None:
         """Look at an iteration.
