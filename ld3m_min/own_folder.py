@@ -17,7 +17,7 @@ from ld3m_min.prior.weights import SHIPPED, find_prior
 from ld3m_min.spaces.build import SPACES
 
 _OWN = "LatentDiffusionPrior"
-_TRAIN = "`python -m ld3m_min train-prior` trains one"
+_TRAIN = "`python -m ld3m_min train-prior FOLDER` trains one"
 
 
 @dataclass(frozen=True)

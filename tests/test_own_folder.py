@@ -327,6 +327,8 @@ def test_stopped_and_gone_on_with_the_numbers_are_the_same(done, pets, tmp_path,
     assert any("trainings are finished" in r for r in reasons), reasons
     assert any(page.refreshes and "It runs" in page.text for page in seen)
     assert any(page.refreshes and "the networks are trained on" in page.text for page in seen)
+    ended = [page for page in seen if not page.refreshes]  # a browser reads all others again
+    assert len(ended) == len(reasons) + 1 and seen[-1] is ended[-1]
     tables = [
         [c for c in Page(folder / "report.html").cells if re.fullmatch(r"\d+\.\d( \(.*\))?", c)]
         for folder in (out, done.out)

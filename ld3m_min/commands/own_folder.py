@@ -167,7 +167,7 @@ def _finish(
     """Measure what the set is worth, if asked to, and write the report."""
     config, options = call.config, call.options
     say(f"set         {len(made.labels)} images in {out / 'set'}")
-    preview.end("The set is finished.", made.images(), made.history)
+    preview.draw(made.images(), made.history)
     judged, began = None, time.monotonic()
     if options.evaluate:
         judged = _judged(call, made, data, out, preview)

@@ -24,7 +24,7 @@ body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--paper)
 h1 { font-size: 1.6rem; line-height: 1.25 } h2 { font-size: 1.25rem; margin-top: 2.2rem }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem }
 a { color: var(--link) }
-p, li { max-width: 44rem } .dim, figcaption, caption { color: var(--dim); font-size: .9rem }
+p, li { max-width: 44rem } .dim, figcaption { color: var(--dim); font-size: .9rem }
 figure { margin: 0 }
 .images { display: flex; flex-wrap: wrap; gap: .5rem; align-items: flex-end }
 .images img { width: clamp(4.5rem, 18vw, 8rem); height: auto; image-rendering: pixelated;
@@ -34,9 +34,10 @@ figure { margin: 0 }
 .pair { display: flex; flex-wrap: wrap; gap: .5rem 2rem }
 .wide { overflow-x: auto } .wide > img { max-width: 100%; height: auto }
 svg { max-width: 100%; height: auto; display: block }
-table { border-collapse: collapse } caption { text-align: left; padding-bottom: .3rem }
+table { border-collapse: collapse } .numbers th { overflow-wrap: break-word; min-width: 5.5rem }
+.numbers .dim { display: block; font-size: .8rem }
 th, td { padding: .25rem .8rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line);
-  vertical-align: top } td.n, th.n { text-align: right; white-space: nowrap }
+  vertical-align: top } td.n, th.n { text-align: right } td.n { white-space: nowrap }
 pre { background: var(--box); padding: .7rem; white-space: pre-wrap; border-radius: .3rem }
 code { font-family: ui-monospace, monospace; font-size: .92em }
 .note { background: var(--box); border-left: .25rem solid var(--dim); padding: .5rem .8rem }
@@ -112,10 +113,11 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> s
     for first, *others in rows:
         cells = "".join(f"<td class=n>{cell}</td>" for cell in others)
         lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
-    return (
-        f'<div class="wide"><table><caption>{caption}</caption><thead><tr>{top}</tr></thead>'
+    made = (
+        f'<div class="wide"><table class="numbers"><thead><tr>{top}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
+    return f"<figure><figcaption>{caption}</figcaption>{made}</figure>"
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _INK = "#010203"  # becomes the page's own colour
 _COLOURS = ("#3b82c4", "#c46a1b", "#3f9b5f", "#9a5fc0", "#b03a52")  # on white and on black
 MOST_POINTS = 1000  # of a line
+SMOOTHED = 30  # numbers from which on their running mean is drawn
 
 
 def lines(
@@ -49,7 +50,7 @@ def lines(
         log = log and not bool((y <= 0).any())
         x = np.arange(1, len(y) + 1)
         every = max(1, len(y) // MOST_POINTS)
-        faint = 0.35 if smooth and len(y) >= 10 else 1.0
+        faint = 0.35 if smooth and len(y) >= SMOOTHED else 1.0
         axes.plot(x[::every], y[::every], color=colour, lw=1.2, alpha=faint, label=label)
         if faint < 1:
             axes.plot(x[::every], running_mean(y)[::every], color=colour, lw=1.8)

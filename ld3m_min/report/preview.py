@@ -81,26 +81,22 @@ class Preview:
         """
         self._timed(lambda: self._write(f"The set is distilled; now {what}."))
 
-    def end(
-        self,
-        what: str,
-        images: Float[Tensor, "B 3 H W"] | None = None,
-        history: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
+    def draw(self, images: Float[Tensor, "B 3 H W"], history: Sequence[Mapping[str, Any]]) -> None:
+        """Take over the finished set, for the versions that follow.
+
+        Args:
+            images: of the set.
+            history: an entry for each iteration.
+        """
+        self.guard(lambda: self._draw(images, history, None))
+
+    def end(self, what: str) -> None:
         """Write the last version, which no browser reads again.
 
         Args:
             what: how it ended, in words.
-            images: of the finished set; None leaves the last ones.
-            history: of the run, with the images.
         """
-
-        def make() -> None:
-            if images is not None:
-                self._draw(images, history, None)
-            self._write(what, last=True)
-
-        self._timed(make)
+        self.guard(lambda: self._write(what, last=True))
 
     def _timed(self, make: Callable[[], None]) -> None:
         """Write, and note when it may be done again."""

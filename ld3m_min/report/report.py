@@ -20,7 +20,7 @@ from ld3m_min.report.advice import next_steps
 from ld3m_min.report.course import Snapshot
 from ld3m_min.report.html import facts, figure, image, name, page, plain, prose, table
 from ld3m_min.report.pictures import pngs
-from ld3m_min.report.plots import bars, lines
+from ld3m_min.report.plots import SMOOTHED, bars, lines
 from ld3m_min.report.words import duration, percent, size_of
 from ld3m_min.synthetic import SyntheticSet
 
@@ -179,7 +179,8 @@ def _learning(run: Run) -> Iterator[str]:
             f"{known_losses[-1]:.3g}"
         )
         plot = lines({"loss": losses}, alt, ylabel="loss", smooth=True)
-        yield figure(plot, f"Loss of {plain(run.config.algorithm)}; the strong line is its mean.")
+        strong = "; the strong line is its running mean" * (len(losses) >= SMOOTHED)
+        yield figure(plot, f"Loss of {plain(run.config.algorithm)}{strong}.")
     norms = sorted({k for h in history for k in h if k.startswith("grad_")})
     if norms:
         drawn = {k.removeprefix("grad_"): [h.get(k) for h in history] for k in norms}
@@ -207,7 +208,9 @@ def _worth(run: Run) -> Iterator[str]:
         f"{judged.repeats} trainings of each network. The second column is the mean of "
         f"{' and '.join(unseen)}, which took no part in the distillation."
     )
-    marked = [f"{a} (distilled)" if a == seen else a for a in judged.results[DISTILLED].accuracies]
+    marked = [
+        f"{a} (it distilled)" if a == seen else a for a in judged.results[DISTILLED].accuracies
+    ]
     yield table(caption, ["trained on", "unseen networks", *marked], rows)
     values = {LABELS[w]: r.accuracies for w, r in judged.results.items()}
     alt = "; ".join(
