@@ -224,6 +224,30 @@ PRESETS: dict[str, Preset] = {
         about="ImageNette at 64 px on two CPU cores; widths, epochs, experts and iterations are "
         "shrunk",
     ),
+    "own": Preset(
+        DistilConfig(
+            dataset="",
+            size=64,
+            iterations=200,
+            batch_real=32,
+            prior="",
+            network=NetworkConfig(width=32),
+            plan=AUTO,
+            mtt=replace(_CPU.distil.mtt, experts=5),
+            ddif=_CPU.distil.ddif,
+            checkpoint_every=20,
+        ),
+        EvalConfig(
+            epochs=300,
+            width=32,
+            repeats=3,
+            ema=0.9833,
+            lr={"default": 0.01, "VGG11": 0.003, "MLP": 0.001, "ResNet18": 0.03, "ViT": 0.001},
+        ),
+        lr={"DC": 1.0, "DM": 0.3, "MTT": 30.0},
+        scaled=True,
+        about="a folder of one's own images on a laptop; it is what `distil FOLDER` takes",
+    ),
     "photos-smoke": Preset(
         DistilConfig(
             dataset="imagenette",

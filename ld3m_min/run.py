@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,12 +49,14 @@ class Progress:
         loss: of this iteration.
         grad_norms: norm of the gradient of each learned tensor.
         space: the live space; call `space.images()` under `torch.no_grad()` to look at it.
+        history: one entry for each iteration so far, those before a stop too; only to be read.
     """
 
     iteration: int
     loss: float
     grad_norms: dict[str, float]
     space: Space
+    history: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def _iterate(
         shown.set_postfix(said | ({"lr": f"{entry['lr']:.4g}"} if "lr" in entry else {}))
         lost, last = learner.misses >= config.patience, iteration + 1 == n
         if not lost and callback is not None:
-            callback(Progress(iteration, match.loss, match.norms, setup.space))
+            callback(Progress(iteration, match.loss, match.norms, setup.space, history))
         if checkpoints.due(iteration + 1, last=last or lost):
             learner.save()
         if lost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from functools import partial
@@ -97,14 +98,8 @@ class Command(Generic[OptionsT, ConfigT]):
         said = self._cli(words, self._said_type(self.preset))
         file = {} if said.run.config is None else read_fields(said.run.config, self.config)
         words_said = without_empty(said.fields)
-        if self.own and said.preset not in self.presets and Path(said.preset).expanduser().exists():
-            if "dataset" in words_said:
-                raise InputError(
-                    f"the folder {said.preset} and --dataset {words_said['dataset']} are two data "
-                    "sets; give one of them"
-                )
-            words_said["dataset"] = said.preset
-            said = replace(said, preset=self.own)
+        if self.own:
+            said = self._with_folder(said, words_said)
         given = joined(file, words_said, self.config, extend=True)
         try:
             base = to_dict(self.base(said.preset, given, said.run))
@@ -115,6 +110,38 @@ class Command(Generic[OptionsT, ConfigT]):
             error.args = (with_options(str(error), self.config),)
             raise
         return Call(said.preset, given, config, said.run)
+
+    def _with_folder(self, said: Any, fields: dict[str, Any]) -> Any:
+        """What was said, with a folder in the preset's place brought to where it belongs.
+
+        Args:
+            said: what tyro read.
+            fields: the fields that were given; gains the folder as `dataset`.
+
+        Raises:
+            InputError: the word is neither a preset nor a folder, or there are two data sets.
+        """
+        word, there = said.preset, Path(said.preset).expanduser().exists()
+        if word in self.presets:
+            if there and "dataset" not in fields:
+                warnings.warn(
+                    f"{word!r} is taken for the preset of that name; ./{word} is the folder here",
+                    stacklevel=2,
+                )
+            return said
+        if not there:
+            raise InputError(
+                f"unknown preset {word!r}; choose {', '.join(self.presets)}. There is no folder of "
+                "that name either; images of your own stand in one subfolder per class, and a data "
+                "set by its name goes after --dataset"
+            )
+        if "dataset" in fields:
+            raise InputError(
+                f"the folder {word} and --dataset {fields['dataset']} are two data sets; give one "
+                "of them"
+            )
+        fields["dataset"] = word
+        return replace(said, preset=self.own)
 
     def _said_type(self, preset: str, defaults: dict[str, Any] | None = None) -> Any:
         """The type of what a command line says: preset, options, and the fields that are given.

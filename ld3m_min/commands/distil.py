@@ -10,6 +10,7 @@ from typing import Any
 from ld3m_min.backprop import Plan
 from ld3m_min.commands.command import Call, Command, ruling
 from ld3m_min.commands.options import DataOptions, begin
+from ld3m_min.commands.own_folder import OWN, own_base, run_own
 from ld3m_min.config import DistilConfig, to_dict
 from ld3m_min.data.loading import load_data
 from ld3m_min.errors import InputError
@@ -22,6 +23,10 @@ ABOUT = """Distil a data set into OUT/set.
 
 Stopped, it goes on from its last checkpoint when started again with the same words. `--plan NAME`
 sets all options of a memory plan: auto, one-pass, decoder, selective, per-step, chunks or two-pass.
+
+A FOLDER of your own images, one subfolder a class, may stand in the preset's place. Its space is
+chosen by the prior that `--prior` names, or is that of pixels; OUT/preview.html shows the run while
+it goes on, and OUT/report.html what came of it.
 """
 
 
@@ -30,7 +35,8 @@ class DistilOptions(DataOptions):
     """Of the run.
 
     Attributes:
-        out: folder of the run; the distilled set is written to its subfolder `set`.
+        out: folder of the run; the distilled set is written to its subfolder `set`. By default
+            runs/distil, or, for a folder of your own images, one below runs/ with its name.
         experts: folder of MTT's experts, by default where `ld3m_min experts` puts them; missing
             ones are trained.
         class_map: file that says which class of the prior each class of the data is, where the
@@ -38,17 +44,20 @@ class DistilOptions(DataOptions):
             conditioned on text, the whole prompt of each.
         prompt: of a prior that is conditioned on text, with {} where a class's name belongs; by
             default "a photo of a {}".
+        evaluate: of a folder of your own images: train networks on the set, on as many random real
+            images and on all of them, for the report.
     """
 
-    out: Path = Path("runs/distil")
+    out: Path | None = None
     experts: Path | None = None
     class_map: Path | None = None
     prompt: str | None = None
+    evaluate: bool = True
 
 
 def base(name: str, given: Mapping[str, Any], options: DistilOptions | None) -> DistilConfig:
     """The preset, for what is matched, what is learned, the images per class and their size."""
-    made = preset(name, **ruling(DistilConfig, given))
+    made = own_base(given) if name == OWN else preset(name, **ruling(DistilConfig, given))
     _check_plan({**to_dict(made.plan), **given.get("plan", {})})
     return made
 
@@ -66,7 +75,10 @@ def _check_plan(plan: Mapping[str, Any]) -> None:
 
 def run(call: Call[DistilOptions, DistilConfig]) -> None:
     """Distil, and say where the set is."""
+    if call.preset == OWN:
+        return run_own(call)
     config, options = call.config, call.options
+    out = Path("runs/distil") if options.out is None else options.out
     begin(options.device, options.max_seconds)
     said = ClassMap.read(options.class_map, options.prompt)
     data = load_data(config.dataset, path=options.data_path, split=options.split, size=config.size)
@@ -76,12 +88,12 @@ def run(call: Call[DistilOptions, DistilConfig]) -> None:
     made = distil(
         config,
         data=data,
-        out=options.out,
+        out=out,
         experts=experts,
         device=options.device,
         class_map=said,
     )
-    print(f"{len(made.labels)} images in {options.out / 'set'}")
+    print(f"{len(made.labels)} images in {out / 'set'}")
 
 
 COMMAND = Command(
@@ -93,4 +105,5 @@ COMMAND = Command(
     "cpu",
     base,
     run,
+    OWN,
 )

@@ -62,14 +62,18 @@ def look_at_folder(path: StrPath) -> FolderLook:
         trained_on = sum(n - max(1, n // 10) for n in rest)
     files = [f for c in listing for f in c.files]
     return FolderLook(
-        root.name, tuple(c.name for c in listing), counts, trained_on, _short_sides(files)
+        root.name, tuple(c.name for c in listing), counts, trained_on, short_sides(files)
     )
 
 
-def _short_sides(files: Sequence[Path]) -> tuple[int, ...]:
-    """Short sides of at most `MOST` of the files, evenly chosen."""
+def short_sides(files: Sequence[Path]) -> tuple[int, ...]:
+    """Short sides of at most `MOST` of the files, evenly chosen, in pixels.
+
+    Args:
+        files: image files; one that can't be opened is passed over, whoever reads it names it.
+    """
     found = []
     for file in files[:: max(1, len(files) // MOST)]:
         with suppress(Exception), Image.open(file, formats=FORMATS) as image:
-            found.append(min(image.size))  # what cannot be opened is named when all are read
+            found.append(min(image.size))
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Never, Protocol, TypedDict, TypeVar, Unpack, overload, runtime_checkable
@@ -76,3 +77,13 @@ def bar(
     if show:  # tqdm heeds TQDM_DISABLE only where it isn't told whether to draw
         return tqdm(iterable, leave=False, **options)
     return tqdm(iterable, leave=False, disable=True, **options)
+
+
+def say(line: str) -> None:
+    """Print a line to the standard output; a bar that is drawn stays whole.
+
+    Args:
+        line: without its end.
+    """
+    tqdm.write(line)
+    sys.stdout.flush()  # a log may be followed

@@ -1,0 +1,1 @@
+"""Pages about a distillation of one's own images: while it runs, and at its end."""
