@@ -16,11 +16,16 @@ ABSENT = (
 # as if they were not installed: what looks for them finds nothing, as `import` does
 DOOR = f"""
 import sys
-class Absent:
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in {ABSENT!r}:
-            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
-sys.meta_path.insert(0, Absent())
+        found = getattr(self.finder, 'find_spec', None)
+        absent = name.partition('.')[0] in {ABSENT!r}
+        return None if absent or found is None else found(name, path, target)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 import json, tempfile, contextlib, io
 from ld3m_min.commands import parsed
 from ld3m_min.errors import Mistake

@@ -50,8 +50,9 @@ def phases_of(
     if plan.chunk is None:
         return _on_a_line(count, plan, n, image)
     size = plan.chunk
-    one, batches = count(size, plan), math.ceil(n / size)
-    held = one.held * batches
+    one = count(size, plan)
+    each = one.held if size == 1 else (one.held - count(1, plan).held) / (size - 1)
+    held = one.held + math.ceil((n - size) * each)
     others = n * (image + 3 * codes)  # the images or their gradients, and those of the codes
     return Phases(
         forward=max(held - one.held + one.forward, held + n * image),

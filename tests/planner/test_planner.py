@@ -241,12 +241,12 @@ def test_other_errors_are_not_taken_for_it(digits, tiny_prior, monkeypatch):
 
 @pytest.mark.parametrize("name", ladder(2))
 def test_many_images_are_forecast_from_few(tiny_prior, name, monkeypatch):
-    """Thirty images, counted one by one and not."""
-    config = settings(sampler=SamplerConfig(steps=2), ipc=3)
-    plan = ladder(2)[name]
-    found = forecast(tiny_prior, config, plan, matching=False)
+    """Thirteen images, counted all together and not."""
+    config, plan = settings(sampler=SamplerConfig(steps=2)), ladder(2)[name]
+    plan = replace(plan, chunk=plan.chunk and min(plan.chunk, 4))
+    found = forecast(tiny_prior, config, plan, matching=False, classes=13)
     monkeypatch.setattr(phases, "DIRECT", 10**9)
-    whole = forecast(tiny_prior, config, plan, matching=False)
+    whole = forecast(tiny_prior, config, plan, matching=False, classes=13)
     assert found.peak_bytes == pytest.approx(whole.peak_bytes, rel=0.1)
     assert found.held_bytes == pytest.approx(whole.held_bytes, rel=0.02)
     assert found.flops == pytest.approx(whole.flops, rel=0.01)
