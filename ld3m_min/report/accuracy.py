@@ -7,6 +7,7 @@ anything was learned.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from ld3m_min.experiments.real_images import WholeSplit
 from ld3m_min.io.digests import digest
 from ld3m_min.planner.machine import SHARE, device_bytes
 from ld3m_min.presets import for_larger_sets
+from ld3m_min.report.words import duration
 from ld3m_min.synthetic import SyntheticSet
 
 # the first one distils by default; the others are small, and take no part in it
@@ -143,15 +145,22 @@ def judge(
         Interrupted: it was asked to stop; what is finished is kept.
     """
     few, classes, repeats = len(made.labels), len(data.classes), base.repeats
+    pace: list[float] = []  # seconds of an epoch's image, of all trainings of the first set
 
     def trained(chosen: Trainable, what: str, images: int, seed: int, times: int) -> EvalResult:
-        stage(f"the networks are trained on {what}")
         protocol = replace(for_larger_sets(base, images / classes), repeats=times)
+        seen = images * protocol.epochs
+        about = f", about {duration(pace[0] * seen)}" if pace and times == repeats else ""
+        stage(f"the networks are trained on {what}{about}")
         of = [data.train.digest] if isinstance(chosen, WholeSplit) else [chosen.images()]
         place = folder / digest(*of, asdict(protocol), seed, data.test.digest)[:16]
-        return evaluate(
+        began, anew = time.monotonic(), not place.exists()
+        result = evaluate(
             chosen, data, NETWORKS, config=protocol, seed=seed, out=place, progress=progress
         )
+        if anew and images == few and times == repeats:
+            pace.append((time.monotonic() - began) / seen)
+        return result
 
     found = {DISTILLED: trained(made, f"the {few} distilled images", few, seed, repeats)}
     draws = []
