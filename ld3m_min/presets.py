@@ -244,7 +244,7 @@ PRESETS: dict[str, Preset] = {
             ema=0.9833,
             lr={"default": 0.01, "VGG11": 0.003, "MLP": 0.001, "ResNet18": 0.03, "ViT": 0.001},
         ),
-        lr={"DC": 1.0, "DM": 0.3, "MTT": 30.0},
+        lr={"DC": 1.0, "DM": 0.3, ("DM", "pixel"): 0.1, "MTT": 30.0},
         scaled=True,
         about="a folder of one's own images on a laptop; it is what `distil FOLDER` takes",
     ),

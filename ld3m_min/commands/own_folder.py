@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,22 @@ def own_base(given: Mapping[str, Any]) -> DistilConfig:
         return preset(OWN, space="pixel", **_ruling(given, ("algorithm", "ipc", "size")))
     chosen = choose(_seen(given), given)
     found: dict[str, Any] = {"space": chosen.space, "size": chosen.size}
-    return preset(OWN, **found | ruling(DistilConfig, given))
+    return own_preset(**found | ruling(DistilConfig, given))
+
+
+def own_preset(**fields: Any) -> DistilConfig:
+    """The preset of a folder, with the rate of as many images per class.
+
+    DM matches means: each of ten images of a class gets a tenth of the gradient, so its rate is ten
+    times that of one.
+
+    Args:
+        **fields: as of :func:`~ld3m_min.presets.preset`.
+    """
+    made = preset(OWN, **fields)
+    if made.algorithm != "DM":
+        return made
+    return replace(made, lr=float(f"{made.lr * made.ipc:.3g}"))
 
 
 def _ruling(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -268,8 +283,8 @@ def changes(config: DistilConfig) -> dict[str, tuple[str, str]]:
     Args:
         config: of the run.
     """
-    plain = preset(
-        OWN, algorithm=config.algorithm, space=config.space, ipc=config.ipc, size=config.size
+    plain = own_preset(
+        algorithm=config.algorithm, space=config.space, ipc=config.ipc, size=config.size
     )
     was, now = _flat(to_dict(plain)), _flat(to_dict(config))
     found = {option(k): (str(was[k]), str(v)) for k, v in now.items() if was.get(k) != v}

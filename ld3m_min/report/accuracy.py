@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -100,7 +101,9 @@ class Judged:
         mean = float(a.mean() - b.mean())
         if len(a) < 2 or not _spread(a, b):
             return Interval(mean, math.nan, math.nan)
-        found = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+        with warnings.catch_warnings():  # of trainings that are alike to the last digit
+            warnings.simplefilter("ignore", RuntimeWarning)
+            found = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
         return Interval(mean, max(-1.0, float(found.low)), min(1.0, float(found.high)))
 
 

@@ -134,6 +134,11 @@ def _images(run: Run) -> Iterator[str]:
             f"<p>The first {shown} of {len(classes)} classes are shown; all are in "
             "<code>set/images</code>.</p>"
         )
+    if run.config.space == "pixel" and run.made.history:
+        yield (
+            "<p>Learned pixels look like noise to a person. What counts is what a network learns "
+            "from them, see below.</p>"
+        )
     if run.made.ipc > LEARNED:
         yield f"<p>Of each class the first {LEARNED} of {run.made.ipc} images are shown.</p>"
 
