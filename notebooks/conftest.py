@@ -9,7 +9,9 @@ import tempfile
 # kernel
 os.environ.setdefault("LD3M_PRESET", "smoke")
 os.environ.setdefault("LD3M_OUT", tempfile.mkdtemp(prefix="ld3m-nbval-"))
-os.environ.pop("LD3M_DATA", None)  # the committed outputs are of what comes with the project
+os.environ.pop(
+    "LD3M_DATA", None
+)  # the committed outputs are of what comes with the project
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

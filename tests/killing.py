@@ -122,6 +122,8 @@ def content(folder):
             continue
         if file.suffix == ".json":
             found[name] = _timeless(json.loads(file.read_text()))
+        elif file.name == "SHA256SUMS":  # that of set.json hangs on the clock
+            found[name] = [x for x in file.read_text().splitlines() if not x.endswith(".json")]
         else:
             found[name] = file.read_bytes()
     return found

@@ -82,6 +82,7 @@ LISTED = {
     "resize_": r"\.resize_\(",
 }
 PAGE_NAMES = {
+    "AdaptiveAvgPool2d": "set_card",
     "AdaptiveMaxPool2d": "networks.convolutional",
     "interpolate": "data.digits",
     "NLLLoss": "distillers.dc",

@@ -369,7 +369,7 @@ def test_the_list_of_commands_needs_no_library():
     "words, message",
     [
         ("distil huge", "unknown preset 'huge'; choose smoke, cpu"),
-        ("train-prior huge", "unknown prior preset 'huge'; choose digits"),
+        ("train-prior huge", "unknown preset 'huge'; choose digits"),
         ("fine-tune huge", "unknown fine-tuning preset 'huge'; choose minimax-digits"),
         ("distil cpu --ipc 0", "--ipc must be at least 1, not 0"),
         ("distil cpu --sampler.residual.into all", "--sampler.residual.into='all' is unknown"),
