@@ -221,7 +221,8 @@ plt.show()
 #
 # The report answers it: networks are trained on the distilled pictures, on as many random real
 # ones, and on all, and tested on pictures that nobody has seen. With the preset `smoke` that is
-# left out; with `cpu` the end of what the command printed says it in a sentence. Three things decide:
+# left out; with `cpu` the end of what the command printed says it in a sentence. Three things
+# decide:
 #
 # - **How few pictures may there be?** With a handful, distilled ones are far ahead of random ones.
 #   With hundreds, real pictures have caught up.
