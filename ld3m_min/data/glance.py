@@ -49,7 +49,7 @@ def glance(path: StrPath) -> Glance:
         if (place / "set.json").is_file() and (place / "set.safetensors").is_file():
             raise InputError(
                 f"{path} {'is' if place == root else 'holds'} a distilled set, not images to "
-                f"distil; `python -m ld3m_min evaluate {place}` trains networks on it"
+                f"distil; networks are trained on it by: python -m ld3m_min evaluate {place}"
             )
     top = root / "train" if is_split(root / "train") else root
     names = [p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith(".")]

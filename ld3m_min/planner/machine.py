@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ld3m_min.io.memory import device_bytes, memory_limits
-
-__all__ = ["SHARE", "device_bytes", "memory_limits", "out_of_memory"]
+from ld3m_min.io.memory import device_bytes as device_bytes  # where it was before
 
 # of the device's memory that a plan may fill: the rest is the allocator's and the kernels'
 SHARE = 0.9

@@ -49,7 +49,7 @@ def image_card(
     """
     said = in_card(licence) if licence else IMAGENET if data.ids else UNSTATED
     about = config.about or "trained from scratch"
-    made_by = made_by or f"train-prior --preset {config.name}"
+    command = "`python -m ld3m_min " + (made_by or f"train-prior --preset {config.name}") + "`"
     return f"""---
 license: other
 tags: [latent-diffusion, dataset-distillation]
@@ -65,7 +65,7 @@ tags: [latent-diffusion, dataset-distillation]
 ({in_card(data.source)}); {len(data.validation):,} held-out
   training images and {len(data.test):,} test images were not seen.{_files(data, record)}
 {_training(config, record)}
-- **Made by** `python -m ld3m_min {made_by}`.
+- **Made by** {command}.
 - **Licence**: {said}.
 
 {measured_table(asked, quality, len(data.classes))}
