@@ -2,7 +2,7 @@
 
 from ld3m_min.planner.fallback import choose
 from ld3m_min.planner.forecast import Forecast, forecasts
-from ld3m_min.planner.machine import device_bytes
+from ld3m_min.io.memory import device_bytes
 from ld3m_min.planner.seconds import probe
 
 __all__ = ["Forecast", "choose", "device_bytes", "forecasts", "probe"]
