@@ -224,11 +224,11 @@ plt.show()
 # left out; with `cpu` the end of what the command printed says it in a sentence. Three things
 # decide:
 #
-# - **How few pictures may there be?** With a handful, distilled ones are far ahead of random ones.
-#   With hundreds, real pictures have caught up.
-# - **Which network will be trained?** Pixels overfit the network that distilled. Latents of a prior
-#   of these images transfer better, if the prior can draw them.
-# - **How many test pictures are there?** With thirty, an accuracy is known to about 15 points; the
+# - **How few pictures may there be?** The fewer, the weaker the rival of as many random ones. The
+#   more, the nearer training on all of them: the report has both.
+# - **Which network will be trained?** Compare the networks in the report: one distilled, the others
+#   did not. The paper's claim is that latents transfer better than pixels; try both on your images.
+# - **How many test pictures are there?** With thirty, an accuracy is known to about 17 points; the
 #   report says so.
 
 # %% [markdown]
@@ -296,7 +296,7 @@ if form:
 # %% [markdown]
 # ```{admonition} Solution 1
 # :class: dropdown
-# Counted below. A drawn picture takes few bytes; of photographs the factor is far larger.
+# Counted below. The bytes of a drawn picture are few to begin with.
 # ```
 
 # %% tags=["hide-cell", "nbval-ignore-output"]
@@ -347,7 +347,6 @@ print(
 # %% [markdown]
 # **To take away.** One command goes from a folder to a set, with its own pictures held out, and a
 # page that says what the set is worth. Without a prior of your images it learns pixels; with one it
-# learns codes, which transfer better if the prior draws such images. The set needs nothing of this
-# package to be used.
+# learns codes. The set needs nothing of this package to be used.
 #
 # **Next:** {doc}`../book/experiments/43_own_prior`, to train the prior that the command would take.
