@@ -115,6 +115,11 @@ class Draw:
         """The same draw with its values on `device`, so that using it again moves nothing."""
         return Draw(self.family, {name: value.to(device) for name, value in self.values.items()})
 
+    def __getitem__(self, images: slice) -> Draw:
+        """The draw of some of the images; what all images share stays."""
+        values = {k: v[images] if len(v) > 1 else v for k, v in self.values.items()}
+        return Draw(self.family, values)
+
 
 class DSA:
     """Augmentation by one family per call.

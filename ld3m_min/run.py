@@ -30,6 +30,7 @@ from ld3m_min.io.modes import ordinary_modes
 from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import DEADLINE, Stop
 from ld3m_min.learner import Learner, make_learner
+from ld3m_min.licences import with_licence
 from ld3m_min.planner.machine import out_of_memory
 from ld3m_min.prepare import Setup, look_at_prior, prepare, rehearse
 from ld3m_min.prior.class_map import NO_MAP, ClassMap
@@ -87,6 +88,7 @@ def distil(
     device: str | torch.device = "cpu",
     progress: bool = True,
     class_map: ClassMap = NO_MAP,
+    licence: str | None = None,
 ) -> SyntheticSet:
     """Distil `data` as `config` says.
 
@@ -102,6 +104,7 @@ def distil(
         device: where the work is done.
         progress: show a bar.
         class_map: what the user says of the data's classes in the prior; part of what the run is.
+        licence: of the images, for the set's recipe and card; None states none.
 
     Returns:
         The distilled set, also in `out`/set.
@@ -120,6 +123,7 @@ def distil(
         )
     checked_device(device)
     check_outside(out, data)
+    with_licence({}, licence)  # an empty one is refused before the work, not after it
     config = replace(config, dataset=data.name)  # what the set and its checkpoints are of
     with ExitStack() as held:
         if out is None:
@@ -135,7 +139,7 @@ def distil(
             found = checkpoints.load() if resume else None
             _check_length(found, setup, checkpoints)
             setup.space.begin()
-            return _finish(setup, [], checkpoints, Stop())
+            return _finish(setup, [], checkpoints, Stop(), licence)
         learner = make_learner(setup, _experts(setup, experts, work, progress), checkpoints)
         found = learner.go_on() if resume else None
         _check_length(found, setup, checkpoints)
@@ -144,7 +148,7 @@ def distil(
             setup.space.begin()
         with checkpoints.stoppable() as stop:
             _iterate(setup, learner, callback, progress)
-            return _finish(setup, learner.history, checkpoints, stop)
+            return _finish(setup, learner.history, checkpoints, stop, licence)
 
 
 def _checkpoints(setup: Setup, out: Path | None, lock: Lock | None) -> Checkpointer:
@@ -296,7 +300,11 @@ def _give_up(setup: Setup, learner: Learner) -> NoReturn:
 
 
 def _finish(
-    setup: Setup, history: list[dict[str, Any]], checkpoints: Checkpointer, stop: Stop
+    setup: Setup,
+    history: list[dict[str, Any]],
+    checkpoints: Checkpointer,
+    stop: Stop,
+    licence: str | None,
 ) -> SyntheticSet:
     """Decode the set once more, say what was odd, save it."""
     skipped, held = (sum(k in h for h in history) for k in ("skipped", "lr_held"))
@@ -311,6 +319,8 @@ def _finish(
             stacklevel=4,
         )
     result = _decoded(setup, history, checkpoints.elapsed)
+    if licence is not None:
+        result = result.with_licence(licence)
     if checkpoints.folder is not None:
         checkpoints.check_place()
         result.save(checkpoints.folder.parent / "set")

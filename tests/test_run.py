@@ -11,6 +11,7 @@ import torch
 
 from ld3m_min.config import ALGORITHMS, SPACES, STYLE_SPACES
 from ld3m_min.distillers import DISTILLERS
+from ld3m_min.errors import InputError
 from ld3m_min.experts import train_experts
 from ld3m_min.io.checkpoints import Checkpointer
 from ld3m_min.presets import preset
@@ -105,6 +106,16 @@ def test_the_set_is_one_sample_everywhere(digits, tiny_prior, experts, tmp_path)
         and again.history == made.history
     )
     assert torch.equal(again.regenerate(tiny_prior), made.images())
+
+
+def test_a_licence_goes_into_the_set(digits, tiny_prior, experts, tmp_path):
+    nothing = small(iterations=0)
+    distilled(nothing, digits, tiny_prior, experts, out=tmp_path, licence="CC-BY-4.0")
+    assert SyntheticSet.load(tmp_path / "set").recipe["licence"] == "CC-BY-4.0"
+    assert "Licence: CC-BY-4.0" in (tmp_path / "set" / "README.md").read_text()
+    assert "licence" not in distilled(nothing, digits, tiny_prior, experts).recipe
+    with pytest.raises(InputError, match="an empty licence"):
+        distilled(small(), digits, tiny_prior, experts, licence=" ")
 
 
 def test_redrawn_noise_is_the_public_codes_and_differs(digits, tiny_prior, experts):

@@ -44,6 +44,7 @@ class DistilOptions(DataOptions):
             conditioned on text, the whole prompt of each.
         prompt: of a prior that is conditioned on text, with {} where a class's name belongs; by
             default "a photo of a {}".
+        licence: of the images, such as CC-BY-4.0, for the card of the set.
         evaluate: of a folder of your own images: train networks on the set, on as many random real
             images and on all of them, for the report.
     """
@@ -52,6 +53,7 @@ class DistilOptions(DataOptions):
     experts: Path | None = None
     class_map: Path | None = None
     prompt: str | None = None
+    licence: str | None = None
     evaluate: bool = True
 
 
@@ -92,6 +94,7 @@ def run(call: Call[DistilOptions, DistilConfig]) -> None:
         experts=experts,
         device=options.device,
         class_map=said,
+        licence=options.licence,
     )
     print(f"{len(made.labels)} images in {out / 'set'}")
 

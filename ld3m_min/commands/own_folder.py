@@ -175,6 +175,7 @@ def _distilled(
         experts=experts,
         device=options.device,
         class_map=ClassMap.read(options.class_map, options.prompt),
+        licence=options.licence,
     )
 
 

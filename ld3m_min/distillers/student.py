@@ -1,7 +1,8 @@
 """The inner loop of MTT: a student's training on synthetic images, differentiable (section 2.1).
 
 The gradient is that of the whole unrolled chain. Each inner step is recomputed in the backward
-pass, so the memory is that of one step and of N parameter vectors.
+pass, and a step of many images in parts, so the memory is that of one part and of N parameter
+vectors, whatever the number of classes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from torch.autograd.function import once_differentiable
 
 from ld3m_min.augment import DSA, Draw
 from ld3m_min.networks import functional
+from ld3m_min.training import MOST_PIXELS, is_plain
+
+Gradient = Callable[..., Tensor]  # of theta and the images, as `inner_gradient`
 
 
 def inner_batches(
@@ -70,16 +74,24 @@ def train_student(
         theta_N, differentiable in `theta`, `images` and `lr`.
     """
     drawn = draws or [None] * len(batches)
+    # batch normalisation sees the batch as a whole
+    most = max(1, MOST_PIXELS // images[0, 0].numel()) if is_plain(network) else len(images)
 
-    def gradient(
-        i: int, theta: Tensor, images: Tensor, *, create_graph: bool = False
-    ) -> Float[Tensor, " P"]:
-        return inner_gradient(
-            network, theta, images, labels, batches[i], augment, drawn[i], create_graph
-        )
+    def gradient_of(index: Tensor, draw: Draw | None, share: float) -> Gradient:
+        def gradient(theta: Tensor, images: Tensor, *, create_graph: bool = False) -> Tensor:
+            g = inner_gradient(network, theta, images, labels, index, augment, draw, create_graph)
+            return g * share if share < 1 else g
 
+        return gradient
+
+    def parts_of(index: Tensor, draw: Draw | None) -> list[Gradient]:
+        n = len(index)
+        places = [slice(k, k + most) for k in range(0, n, most)]
+        return [gradient_of(index[p], draw and draw[p], len(index[p]) / n) for p in places]
+
+    steps = [parts_of(*one) for one in zip(batches, drawn, strict=True)]
     rate = torch.as_tensor(lr, dtype=theta.dtype, device=theta.device)
-    last: Tensor = _Unrolled.apply(theta, images, rate, gradient, len(batches))  # type: ignore[no-untyped-call]  # torch's own
+    last: Tensor = _Unrolled.apply(theta, images, rate, steps)  # type: ignore[no-untyped-call]  # torch's own
     return last
 
 
@@ -122,7 +134,8 @@ class _Unrolled(torch.autograd.Function):
 
     Backward, the adjoint a_i = dL/dtheta_i runs from N to 0:
     a_i = a_{i+1} - lr (dg_i/dtheta)^T a_{i+1}. Each step adds -lr (dg_i/dimages)^T a_{i+1} to
-    dL/dimages, and -<g_i, a_{i+1}> to dL/dlr. One step's graph exists at a time.
+    dL/dimages, and -<g_i, a_{i+1}> to dL/dlr. g_i is a sum of parts, and one part's graph exists at
+    a time.
     """
 
     @staticmethod
@@ -131,17 +144,16 @@ class _Unrolled(torch.autograd.Function):
         theta: Float[Tensor, " P"],
         images: Float[Tensor, "B 3 H W"],
         lr: Float[Tensor, ""],
-        gradient: Callable[..., Tensor],
-        n: int,
+        steps: Sequence[Sequence[Gradient]],
     ) -> Float[Tensor, " P"]:
-        """theta_N; `gradient(i, theta, images)` is g_i."""
-        thetas = [theta.detach()]
-        for i in range(n):
-            g = gradient(i, thetas[-1].requires_grad_(), images.detach()).detach()
+        """theta_N; `steps[i]` are the parts of g_i."""
+        thetas, x = [theta.detach()], images.detach()
+        for parts in steps:
+            at = thetas[-1].detach().requires_grad_()
+            g = sum(part(at, x).detach() for part in parts)
             thetas.append(thetas[-1] - lr * g)
-            thetas[i] = thetas[i].detach()
         ctx.save_for_backward(images, lr, *thetas[:-1])
-        ctx.gradient = gradient
+        ctx.steps = steps
         return thetas[-1]
 
     @staticmethod
@@ -151,13 +163,15 @@ class _Unrolled(torch.autograd.Function):
         (adjoint,) = adjoints
         images, lr, *thetas = ctx.saved_tensors
         grad_images, grad_lr = torch.zeros_like(images), torch.zeros_like(lr)
-        for i in reversed(range(len(thetas))):
-            theta, x = thetas[i].detach().requires_grad_(), images.detach().requires_grad_()
-            with torch.enable_grad():
-                g = ctx.gradient(i, theta, x, create_graph=True)
-                along = g @ adjoint
-            d_theta, d_images = torch.autograd.grad(along, (theta, x))
-            grad_images -= lr * d_images
-            grad_lr -= along.detach()
+        for theta, parts in zip(reversed(thetas), reversed(ctx.steps), strict=True):
+            at, x = theta.detach().requires_grad_(), images.detach().requires_grad_()
+            d_theta = torch.zeros_like(theta)
+            for part in parts:
+                with torch.enable_grad():
+                    along = part(at, x, create_graph=True) @ adjoint
+                of_theta, of_images = torch.autograd.grad(along, (at, x))
+                d_theta += of_theta
+                grad_images -= lr * of_images
+                grad_lr -= along.detach()
             adjoint = adjoint - lr * d_theta
-        return adjoint, grad_images, grad_lr, None, None
+        return adjoint, grad_images, grad_lr, None

@@ -54,6 +54,7 @@ class _Derived(NamedTuple):
 
 
 _DERIVED: dict[Hashable, _Derived] = {}  # by operation and shapes: a step is like the one before it
+_VIEWS: set[Hashable] = set()  # operations and shapes whose results can't be made again
 
 
 class Counter(TorchDispatchMode):
@@ -90,8 +91,11 @@ class Counter(TorchDispatchMode):
             # FlopCounterMode itself would keep tensors alive
             count = _FLOPS.get(function._overloadpacket)
             flops = count(*args, **kwargs, out_val=out) if count else 0
-            if _is_new(out, function, args):
-                _DERIVED[key] = _Derived(flops, _maker(out))
+            if key not in _VIEWS:
+                if _is_new(out, function, args):
+                    _DERIVED[key] = _Derived(flops, _maker(out))
+                else:
+                    _VIEWS.add(key)
         self.flops += flops
         for tensor in out if isinstance(out, tuple | list) else (out,):
             if isinstance(tensor, Tensor):

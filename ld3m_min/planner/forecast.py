@@ -89,7 +89,7 @@ def forecast(
     *,
     device: str | torch.device = "cpu",
     name: str = "",
-    matching: bool = True,
+    matching: bool | Forecast = True,
     classes: int | None = None,
 ) -> Forecast:
     """Count one iteration under a plan, without running it.
@@ -100,7 +100,8 @@ def forecast(
         plan: what is recomputed, and how the networks are run.
         device: what it is counted for; it need not be there.
         name: of the plan.
-        matching: count the distillation loss too, not the generator alone.
+        matching: count the distillation loss too, not the generator alone. What
+            :func:`forecast_matching` counted is not counted again.
         classes: of the data; None takes the prior's.
     """
     meta, plan = on_meta(prior), replace(plan, compile="off")
@@ -122,7 +123,7 @@ def forecast(
     found = phases_of(counted, plan, each * count, 12 * config.size**2, made_of)
     peak, flops = max(found.forward, found.backward), found.flops
     if matching:
-        loss = forecast_matching(config, count, each)
+        loss = forecast_matching(config, count, each) if matching is True else matching
         peak, flops = max(peak, found.held + loss.peak_bytes), flops + loss.flops
     size = sum(t.numel() * t.element_size() for t in weights)
     return Forecast(name, plan, peak, found.held, size, flops)
@@ -269,6 +270,10 @@ def forecasts(
         classes: of the data; None takes the prior's.
     """
     given = config.plan
+    loss: bool | Forecast = False
+    if matching:  # the same under every plan
+        each = SPACES[config.space].per_class(config, prior)
+        loss = forecast_matching(config, classes or max(1, len(prior.classes)), each)
     for name, plan in ladder(config.sampler.steps).items():
         plan = replace(
             plan,
@@ -277,5 +282,5 @@ def forecasts(
             compile=given.compile,
         )
         yield forecast(
-            prior, config, plan, device=device, name=name, matching=matching, classes=classes
+            prior, config, plan, device=device, name=name, matching=loss, classes=classes
         )

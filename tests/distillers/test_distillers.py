@@ -19,6 +19,7 @@ from ld3m_min.distillers import (
     dc,
     distribution_matching_loss,
     gradient_matching_distance,
+    student,
 )
 from ld3m_min.distillers.student import inner_batches, train_student
 from ld3m_min.io.seeds import seeded
@@ -162,6 +163,31 @@ def test_waits_of_a_step_are_its_draws_alone(kind, digits, learned):
 
 
 # -- many classes
+
+
+@pytest.mark.parametrize("family", ["none", "crop", "flip"])
+def test_an_inner_step_in_parts_is_the_whole_step(family, monkeypatch):
+    """7 images in parts of 3, 3 and 1: the same parameters and gradients."""
+    network, dsa = (
+        build_network(
+            "ConvNet", classes=3, size=16, depth=2, width=4, generator=seeded(0)
+        ).double(),
+        DSA(family),
+    )
+    images = torch.randn(7, 3, 16, 16, generator=seeded(1), dtype=torch.float64)
+    labels, batches = torch.tensor([0, 0, 1, 1, 2, 2, 2]), [torch.arange(7)] * 3
+    draws = [dsa.draw(7, 16, seeded(2, i)) for i in range(3)]
+    found, seen = [], []
+    network.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
+    for most in (7, 3):
+        monkeypatch.setattr(student, "MOST_PIXELS", most * 16**2)
+        x, lr = images.clone().requires_grad_(), torch.tensor(0.1).double().requires_grad_()
+        theta = train_student(network, flat_parameters(network), x, labels, lr, batches, dsa, draws)
+        theta.square().sum().backward()
+        found.append((theta.detach(), x.grad, lr.grad))
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-10, atol=1e-13)
+    assert seen == [7] * 6 + [3, 3, 1] * 6
 
 
 @pytest.mark.parametrize("kind", [DC, DM])
