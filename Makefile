@@ -22,6 +22,7 @@ define STATIC
 	"$(BIN)/ruff" check .
 	"$(BIN)/lint-imports" --no-cache
 	"$(BIN)/mypy" -p ld3m_min
+	"$(BIN)/codespell"
 endef
 
 # the environment's own kernel, whatever kernelspecs the user has
@@ -76,7 +77,7 @@ test: $(STAMP)  ## everything that must hold: lint, types, unit tests, notebooks
 	@echo "==> 4/5 building the book"
 	"$(BIN)/jupyter-book" build . --all -W -n --keep-going
 	@echo "==> 5/5 the built book: links, pages, offline reading"
-	LD3M_BOOK=1 "$(BIN)/python" -m pytest tests/book/test_links.py
+	LD3M_BOOK=1 "$(BIN)/python" -m pytest tests/book/test_links.py tests/book/test_browser.py -n auto --dist worksteal
 	@echo "==> all passed"
 
 test-matrix: $(STAMP)  ## the numeric tests under each instruction set and number of threads that this machine has

@@ -7,3 +7,5 @@ document.addEventListener("DOMContentLoaded", () => {
   const side = document.querySelector(".bd-sidebar-primary .sidebar-primary-items__start, .bd-sidebar-primary");
   if (side) { side.setAttribute("role", "complementary"); side.setAttribute("aria-label", "Book"); }
 });
+// Where the book is read from the disk, a browser lets no page read another: the search shows titles, no passages.
+if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS === "object") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;

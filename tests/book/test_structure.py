@@ -75,3 +75,13 @@ def test_a_page_ends_with_what_to_take_away(page):
 @pytest.mark.parametrize("page", sorted({*PAGES} - LOOKED_UP))
 def test_a_page_says_what_comes_next(page):
     assert re.search(r"\*\*Next:?\*\*", text(page))
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "book").rglob("*.md")), ids=lambda p: p.stem)
+def test_code_that_is_shown_needs_no_scrolling(page):
+    """80 characters are what a window of 1440 px shows, beside the contents and the margin."""
+    said = page.read_text(encoding="utf-8")
+    for kind, body in re.findall(r"```\{?([\w-]+)\}?[^\n]*\n(.*?)```", said, re.S):
+        if kind in ("code-cell", "sh", "python") and not re.search(r"remove-(input|cell)", body):
+            code = re.sub(r"\A---\n.*?^---\n", "", body, flags=re.S | re.M)
+            assert not [line for line in code.splitlines() if len(line) > 80]
