@@ -42,8 +42,8 @@ class SamplerConfig:
     """Settings of the sampler.
 
     Attributes:
-        steps: T. Where it does not divide the number of training steps, the public code's spacing
-            gives a few more.
+        steps: how many, T. Where it does not divide the number of training steps, the public
+            code's spacing gives a few more.
         guidance_scale: s of classifier-free guidance. 1 is none, and costs half.
         eta: 0 is DDIM, deterministic given the initial noise. 1 is the ancestral sampler of
             equations (3) to (5).
@@ -66,7 +66,7 @@ class Step:
     """What the callback sees of one step, in the order of sampling (k = n - 1 ... 0).
 
     Attributes:
-        index: k.
+        index: of the step, k.
         t: the training step.
         weight: of the residual.
         z: the state that entered.
@@ -94,8 +94,8 @@ def timesteps(steps: int, train_steps: int = 1000) -> list[int]:
     added 1 would lead past the last training step (T = 1000, say), it is left out.
 
     Args:
-        steps: T.
-        train_steps: N.
+        steps: how many, T.
+        train_steps: of the training, N.
 
     Returns:
         The steps, each below N.
@@ -252,7 +252,7 @@ def guided_noise(
 
     Args:
         prior: predicts the noise.
-        scale: s. 1 asks the prior once, without the null class.
+        scale: of the guidance, s. 1 asks the prior once, without the null class.
         z: the state.
         c: conditioning codes; None for an unconditional prior.
         t: the training step.

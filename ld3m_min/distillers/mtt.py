@@ -44,7 +44,7 @@ def trajectory_matching_loss(
         images: as the network takes them (normalised).
         labels: of the images, (B,).
         lr: learning rate; may require grad.
-        steps: N.
+        steps: how many, N.
         batch_size: images per inner step, drawn in shuffled passes; None takes all.
         batches: instead, the positions of the images of each inner step.
         augment: the augmentation, drawn anew at each step, per image; None for none.
@@ -100,7 +100,7 @@ def approximate_trajectory_gradient(
         images: as the network takes them (normalised); a leaf whose `.grad` is filled.
         labels: of the images.
         lr: learning rate; its `.grad` is filled where it requires grad.
-        steps: N.
+        steps: how many, N.
         batch_size: images per inner step, drawn in shuffled passes; None takes all.
         batches: instead, the positions of the images of each inner step.
         augment: the augmentation, drawn anew at each step, per image; None for none.

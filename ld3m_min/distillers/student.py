@@ -30,7 +30,7 @@ def inner_batches(
 
     Args:
         n: images there are.
-        steps: N.
+        steps: how many, N.
         batch_size: images per inner step; None takes all at once.
         generator: for shuffling; not used where all are taken.
 

@@ -207,7 +207,7 @@ def slope(steps: Sequence[float], values: Sequence[float]) -> float:
     """Exponent p of the power law T ** p that fits best: the slope of log norm over log T.
 
     Args:
-        steps: T.
+        steps: how many, T.
         values: norms, above 0.
 
     Returns:

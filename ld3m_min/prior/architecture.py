@@ -33,7 +33,7 @@ class PriorConfig:
         size: side of the images, pixels.
         vae_widths: channels of the autoencoder's levels; its factor is 2 ** (levels - 1).
         vae_layers: residual blocks per level.
-        latent_channels: c.
+        latent_channels: how many, c.
         unet_widths: channels of the denoiser's levels.
         unet_layers: residual blocks per level.
         attention: which levels attend to the conditioning.

@@ -61,7 +61,7 @@ class LatentDiffusionModel:
         has_null: whether there is a null class.
         source: as it was given.
         scale: the factor of the latents.
-        latent_channels: c.
+        latent_channels: how many, c.
         factor: how many pixels of an image, along a side, are one of a latent.
         alpha_bar: the paper's gamma_t; only with a denoiser.
         prediction_type: what the network predicts, "epsilon", "v_prediction" or "sample"; only with

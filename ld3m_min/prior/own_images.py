@@ -43,7 +43,7 @@ class Frame:
     """What a side of images asks of a prior.
 
     Attributes:
-        latent_channels: c.
+        latent_channels: how many, c.
         vae_batch: images a step.
         unet_batch: latents a step.
         networks: from the smallest to the largest.

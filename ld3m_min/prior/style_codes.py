@@ -87,7 +87,7 @@ def first_features(generator: StyleGenerator, w: Float[Tensor, "B num_ws D"], la
     Args:
         generator: that makes them.
         w: codes.
-        layer: n.
+        layer: which, n.
     """
     x = generator.features(w, layer)
     x = torch.nan_to_num(x, nan=0.0, posinf=LARGEST / 2, neginf=-LARGEST / 2)

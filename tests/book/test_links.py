@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
+import html5lib
 import pytest
 import yaml
 from bs4 import BeautifulSoup
@@ -192,3 +193,27 @@ def test_every_image_has_a_text(pages):
         if not el.get("alt", "").strip()
     }
     assert not bad, "\n".join(sorted(bad))
+
+
+def test_pages_are_valid_html(pages):
+    """As the standard's own parser reads them; the front page that only leads on has no head."""
+    wrong = {}
+    for page in pages:
+        parser = html5lib.HTMLParser(strict=False)
+        parser.parse(page.read_bytes(), likely_encoding="utf-8")
+        found = [(where[0], code) for where, code, _ in parser.errors]
+        if found and page != HTML / "index.html":
+            wrong[str(page.relative_to(HTML))] = found[:3]
+    assert not wrong
+
+
+def test_pages_are_small(pages):
+    """A megabyte at most, pictures inside of the page included, explorers left out."""
+    large = {p.name: p.stat().st_size for p in pages if p.stat().st_size > 2**20}
+    assert not large
+
+
+def test_widgets_are_loaded_where_they_are(pages):
+    for page, soup in pages.items():
+        loaded = any("embed-amd" in s.get("src", "") for s in soup.find_all("script"))
+        assert loaded == bool(soup.select("script[type*=widget]")), page.name

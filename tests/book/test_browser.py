@@ -1,0 +1,90 @@
+"""The built book in a browser, from the disk: no request, no error, nothing too wide, accessible.
+
+Needs the built book and Chromium; `make test` builds the book first and sets LD3M_BOOK=1.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+HTML = Path(__file__).parents[2] / "_build" / "html"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+NO_PAGES = {"_static", "_modules", "_sources"}
+PAGES = sorted(
+    str(p.relative_to(HTML))
+    for p in HTML.rglob("*.html")
+    if not NO_PAGES.intersection(p.relative_to(HTML).parts)
+)
+WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+MATHS = "window.MathJax?.startup?.promise.then(() => true) ?? true"
+# code that scrolls sideways, formulas that MathJax could not read, pictures without a text
+SEEN = """() => ({
+  "code cells scroll sideways": [...document.querySelectorAll("div.highlight pre")]
+    .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent.slice(0, 60)),
+  "formulas are wrong": [...document.querySelectorAll("mjx-merror")].map((e) => e.textContent),
+  "pictures have no text": [...document.images].filter((i) => !i.alt).map((i) => i.src),
+})"""
+DARK = "() => { Object.assign(document.documentElement.dataset, {mode: 'dark', theme: 'dark'}); }"
+# what is too wide, by name: the innermost elements that end right of the window
+TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
+  [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right
+    > innerWidth + 1 && !e.children.length).slice(0, 3).map((e) => e.outerHTML.slice(0, 120))"""
+
+pytestmark = [
+    pytest.mark.skipif(os.environ.get("LD3M_BOOK") != "1", reason="LD3M_BOOK=1 looks at the book"),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def tab(browser):
+    """A page in a light window of a screen's width; what it asks for and complains of."""
+    context = browser.new_context(viewport=WIDE, color_scheme="light")
+    page = context.new_page()
+    page.said = []
+    page.on("request", lambda r: r.url.startswith("http") and page.said.append(r.url))
+    page.on("console", lambda m: m.type == "error" and page.said.append(m.text))
+    page.on("pageerror", lambda e: page.said.append(str(e)))
+    yield page
+    context.close()
+
+
+def barriers(tab):
+    """What axe finds serious or critical, a line for each rule."""
+    found = Axe().run(tab, options={"preload": False, "resultTypes": ["violations"]})
+    return [
+        f"{v['id']} x {len(v['nodes'])}: {v['nodes'][0]['html'][:200]}"
+        for v in found.response["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page(tab, page):
+    tab.goto((HTML / page).as_uri())
+    tab.evaluate(MATHS)
+    found = {name: what for name, what in tab.evaluate(SEEN).items() if what}
+    found["light"] = barriers(tab)
+    tab.evaluate(DARK)
+    found["dark"] = barriers(tab)
+    tab.set_viewport_size(PHONE)
+    found["wider than a phone"] = tab.evaluate(TOO_WIDE)
+    found["requests and errors"] = tab.said
+    assert not {name: what for name, what in found.items() if what}
+
+
+def test_search_works_without_a_server(tab):
+    tab.goto((HTML / "search.html").as_uri() + "?q=residual")
+    tab.wait_for_selector("#search-results ul.search li a")
+    assert not tab.said
