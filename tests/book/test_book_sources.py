@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ld3m_min.commands import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
 PAGES = sorted(p for p in BOOK.rglob("*.md") if not {"_assets", "_data"} & set(p.parts))
@@ -44,3 +46,17 @@ def test_a_number_of_the_paper_is_not_typed_as_ours(page):
     """Accuracies with an interval are ours, and only a cell that reads a record may print one."""
     text = re.sub(r"```\{code-cell\}.*?\n```", "", page.read_text(encoding="utf-8"), flags=re.S)
     assert not re.findall(r"\d+\.\d+ ?%? \(\d+\.\d+ to \d+\.\d+\)", text)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_first_pages_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"\]\((?!https?:|#)([^)#]+)", text) + re.findall(r'src="([^"]+)"', text)
+    assert named and not [n for n in named if not (ROOT / n).exists()]
+
+
+def test_commands_of_the_readme_are_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{t}:" in make for t in re.findall(r"\bmake (\w[\w-]*)", text) if t != "make")
+    assert set(re.findall(r"python -m ld3m_min ([\w-]+)", text)) <= set(COMMANDS)
