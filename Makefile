@@ -29,7 +29,7 @@ endef
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check book test test-matrix mutations bench explorers soak notebooks table table-run tables clean
+.PHONY: help setup check book pdf test test-matrix mutations bench explorers soak notebooks table table-run tables clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -66,6 +66,10 @@ book: $(STAMP)  ## distil once (the quickstart), build the book, print the accur
 	"$(BIN)/jupyter-book" build . -W -n --keep-going
 	@echo "==> 3/3 the result"
 	@"$(BIN)/python" tools/print_summary.py
+
+pdf: $(STAMP)  ## print the whole book to _build/ld3m-book.pdf (needs Chromium)
+	"$(BIN)/jupyter-book" build . --builder singlehtml
+	"$(BIN)/python" tools/print_book.py
 
 test: $(STAMP)  ## everything that must hold: lint, types, unit tests, notebooks, the book and its links
 	@echo "==> 1/5 ruff, imports, types"

@@ -1,0 +1,54 @@
+"""`make pdf`: print the book, built as one long page, to a PDF with Chromium."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "_build" / "singlehtml" / "book" / "intro.html"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FOOTER = (
+    '<div style="font-size: 8px; width: 100%; text-align: center">'
+    '<span class="pageNumber"></span></div>'
+)
+# paper has no folds: questions' answers are shown, checks of notebooks stay away
+UNFOLD = "() => document.querySelectorAll('details.admonition').forEach((d) => { d.open = true; })"
+MATHS = "() => window.MathJax?.startup?.promise.then(() => true)"
+
+
+def print_book(page: Path, out: Path) -> None:
+    """Print a page, when its formulas and pictures are there.
+
+    Args:
+        page: built by `jupyter-book build . --builder singlehtml`.
+        out: the PDF.
+
+    Raises:
+        SystemExit: there is no page, or no Chromium.
+    """
+    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if chromium is None:
+        sys.exit(f"`make pdf` needs Chromium; none of {', '.join(BROWSERS)} is on the PATH")
+    if not page.exists():
+        sys.exit(f"{page} is missing: jupyter-book build . --builder singlehtml")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page(color_scheme="light")
+        tab.set_default_timeout(0)
+        tab.goto(page.as_uri())
+        tab.evaluate(MATHS)
+        tab.evaluate(UNFOLD)
+        tab.pdf(
+            path=out, format="A4", print_background=True, outline=True, tagged=True,
+            display_header_footer=True, header_template="<span></span>", footer_template=FOOTER,
+            margin={"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
+        )  # fmt: skip
+        browser.close()
+
+
+if __name__ == "__main__":
+    OUT = ROOT / "_build" / "ld3m-book.pdf"
+    print_book(PAGE, OUT)
+    print(f"{OUT.relative_to(ROOT)}: {OUT.stat().st_size / 2**20:.1f} MB")
