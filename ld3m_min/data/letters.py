@@ -23,7 +23,6 @@ from torch import Tensor
 from ld3m_min.data.dataset import ImageDataset
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
-from ld3m_min.io.extras import needed
 from ld3m_min.io.seeds import seeded
 
 # capitals of three alphabets: class name -> letter
@@ -110,7 +109,6 @@ def _outline(name: str, face: str) -> Float64[np.ndarray, "S 2 2"]:
 
     It is centred at 0, and its longer side is 0.72.
     """
-    needed("matplotlib", "the data set letters, which is drawn from fonts,")
     import matplotlib
     from matplotlib.bezier import BezierSegment
     from matplotlib.font_manager import FontProperties

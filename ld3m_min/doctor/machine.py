@@ -17,6 +17,7 @@ NEEDED = {  # package: module
     "filelock": "filelock",
     "huggingface_hub": "huggingface_hub",
     "jaxtyping": "jaxtyping",
+    "matplotlib": "matplotlib",
     "numpy": "numpy",
     "pillow": "PIL",
     "psutil": "psutil",
@@ -29,7 +30,6 @@ NEEDED = {  # package: module
 }
 OPTIONAL = {  # package: what it is for, and the extra that brings it
     "pandas": "tables (experiments)",
-    "matplotlib": "figures and letters (experiments)",
     "pyarrow": "export as Parquet (parquet)",
     "transformers": "priors that are told classes in words (text)",
 }

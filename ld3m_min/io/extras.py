@@ -8,7 +8,6 @@ from types import ModuleType
 from ld3m_min.errors import InputError
 
 EXTRAS = {  # package: extra that brings it
-    "matplotlib": "experiments",
     "pandas": "experiments",
     "pyarrow": "parquet",
     "transformers": "text",

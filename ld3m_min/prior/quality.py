@@ -134,7 +134,7 @@ class ImageQuality:
         real = self.classifier_accuracy
         bars = (
             (self.psnr, FIT_PSNR, "reconstruction of {:.1f} dB, wanted {:.1f}"),
-            (self.ssim, 0.8, "reconstruction with SSIM {:.2f}, wanted {:.2f}"),
+            (self.ssim, 0.8, "reconstruction with SSIM {:.3f}, wanted {:.2f}"),
             (
                 self.reconstructed_accuracy,
                 0.95 * real,
