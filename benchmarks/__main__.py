@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.io.files import write_json
 
 from . import forecasts, generator, iteration

@@ -26,7 +26,7 @@ from ld3m_min.config import ARCHITECTURES
 from ld3m_min.data import load_data
 from ld3m_min.distillers import DC, DM, MTT
 from ld3m_min.evaluate import evaluate
-from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.experts import train_experts
 from ld3m_min.experts.train import train_expert
 from ld3m_min.io.environment import environment

@@ -373,7 +373,7 @@ def variant_lr(name: str, algorithm: str, system: str, variant: str) -> float | 
         name: a key of `PRESETS`.
         algorithm: what is matched.
         system: of :mod:`ld3m_min.systems`.
-        variant: a name of `ld3m_min.experiments.grids.VARIANTS`.
+        variant: a name of `ld3m_min.experiments.cells.VARIANTS`.
 
     Raises:
         InputError: there is no such preset.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ld3m_min.errors import InputError
-from ld3m_min.experiments import grids, running
+from ld3m_min.experiments import cells, grids, places, running
 from ld3m_min.generated import DRAWS, cluster_centres, d4m, draw, mgd, minimax, sampled
 from ld3m_min.guidance import towards
 from ld3m_min.presets import preset
@@ -161,7 +161,7 @@ def test_every_system_that_is_drawn_is_one_of_these():
 
 
 def test_a_cell_of_each_becomes_a_record(few, prior, tmp_path, monkeypatch):
-    monkeypatch.setattr(grids, "SAMPLES", SamplerConfig(steps=2, residual=NO_RESIDUAL))
+    monkeypatch.setattr(cells, "SAMPLES", SamplerConfig(steps=2, residual=NO_RESIDUAL))
     for name in DRAWS:
         cell = grids.Cell("digits", "smoke", name, "none", 1)
         assert cell.config().prior == ("minimax-digits" if name == "minimax" else "digits")
@@ -216,7 +216,7 @@ def test_what_is_missing_begins_with_the_prior_that_is_fine_tuned(tmp_path, monk
     monkeypatch.setitem(grids.GRIDS, "tried", cells)
     # the project keeps those of the digits, and they aren't asked for
     assert "digits:" not in "".join(grids.commands(["tried"], tmp_path)[:2])
-    monkeypatch.setattr(grids, "RECORDS", tmp_path / "none" / "records")
+    monkeypatch.setattr(places, "RECORDS", tmp_path / "none" / "records")
     lines = grids.commands(["tried"], tmp_path)
     assert lines[0] == "prior minimax-digits:  python -m ld3m_min fine-tune minimax-digits"
     assert lines[1] == "prior control-digits:  python -m ld3m_min fine-tune control-digits"

@@ -29,7 +29,7 @@ from ld3m_min.prior.architecture import build_prior
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.presets import prior_preset
 from ld3m_min.report import preview as preview_module
-from ld3m_min.report.accuracy import ALL, DISTILLED, RANDOM, Judged
+from ld3m_min.report.accuracy import ALL, DISTILLED, NETWORKS, RANDOM, Judged
 from ld3m_min.report.advice import next_steps, trend
 from ld3m_min.report.course import moments
 from ld3m_min.report.html import plain
@@ -297,6 +297,9 @@ def test_the_report_says_all_and_needs_nothing(done):
 def test_the_set_is_that_of_the_page(done):
     made = SyntheticSet.load(done.out / "set")
     assert len(made.labels) == 3 and len(made.history) == 3 and made.config.momentum == 0.4
+    measured = made.recipe["evaluation"]
+    assert {*measured["accuracies"]} == {*NETWORKS} and measured["split"] == "test"
+    assert "| MLP |" in (done.out / "set" / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_last_preview_is_read_no_more(done):

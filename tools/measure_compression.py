@@ -20,7 +20,7 @@ import torch
 
 from ld3m_min.data import load_data
 from ld3m_min.evaluate import evaluate
-from ld3m_min.experiments.grids import RECORDS, RUNS
+from ld3m_min.experiments.places import RECORDS, RUNS
 from ld3m_min.io.environment import environment
 from ld3m_min.io.files import read_json, write_json
 from ld3m_min.io.seeds import seeded

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ld3m_min.data import load_data
 from ld3m_min.experiments.gradient_norms import measure, table
-from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.presets import preset
 from ld3m_min.prior import LatentDiffusionPrior
 

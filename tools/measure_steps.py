@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ld3m_min.data import load_data
 from ld3m_min.evaluate import evaluate
-from ld3m_min.experiments.grids import RECORDS, RUNS, Cell
+from ld3m_min.experiments.cells import Cell
+from ld3m_min.experiments.places import RECORDS, RUNS
 from ld3m_min.experiments.running import snapshot_callback
 from ld3m_min.io.environment import environment
 from ld3m_min.io.files import read_json, write_json

@@ -29,7 +29,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ["LD3M_FUZZ"] = "10"
 
 from ld3m_min.config import ALGORITHMS, SPACES
-from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.io.environment import environment
 from ld3m_min.io.files import write_json
 from ld3m_min.synthetic import SyntheticSet

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ld3m_min.experiments.grids import RECORDS, Cell
+from ld3m_min.experiments.cells import Cell
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.experiments.records import load_records
 from ld3m_min.systems import SYSTEMS
 

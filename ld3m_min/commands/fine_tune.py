@@ -10,7 +10,7 @@ from typing import Any
 from ld3m_min.commands.command import Call, Command
 from ld3m_min.commands.options import LongOptions, begin
 from ld3m_min.data.loading import load_data
-from ld3m_min.experiments.grids import RECORDS, prior_folder, prior_path
+from ld3m_min.experiments.places import RECORDS, prior_folder, prior_path
 from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.prior.criteria import learned_latents
 from ld3m_min.prior.fine_tuned_card import finish_fine_tuning

@@ -23,7 +23,7 @@ from ld3m_min.io.progress import say
 from ld3m_min.own_folder import Choice, choose
 from ld3m_min.presets import eval_preset, preset
 from ld3m_min.prior.class_map import ClassMap
-from ld3m_min.report.accuracy import NETWORKS, Judged, judge
+from ld3m_min.report.accuracy import DISTILLED, NETWORKS, Judged, judge
 from ld3m_min.report.course import Course, snapshots
 from ld3m_min.report.preview import Preview
 from ld3m_min.report.report import Run, verdict, write_report
@@ -194,6 +194,9 @@ def _finish(
     judged, began = None, time.monotonic()
     if options.evaluate:
         judged = _judged(call, made, data, out, preview)
+        measured = judged.results[DISTILLED]
+        noted = made.with_evaluation(measured.accuracies, data=data.name, split=measured.split)
+        noted.save(out / "set")  # whoever is given the set sees what it is worth
     run = Run(
         made=made,
         data=data,

@@ -12,8 +12,8 @@ from ld3m_min.commands.options import LongOptions, begin
 from ld3m_min.config import DistilConfig
 from ld3m_min.data.loading import load_data
 from ld3m_min.errors import InputError
-from ld3m_min.experiments.grids import RECORDS
 from ld3m_min.experiments.network_rates import network_rates
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.experiments.rate_search import PAIRS, search
 from ld3m_min.presets import PRESETS, preset, preset_with
 from ld3m_min.systems import SYSTEMS

@@ -11,7 +11,7 @@ import tyro
 
 from ld3m_min.commands.options import begin
 from ld3m_min.data.loading import load_data
-from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.experiments.real_images import COUNTS, curve, measure
 from ld3m_min.presets import preset
 

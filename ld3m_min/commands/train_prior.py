@@ -16,7 +16,7 @@ from ld3m_min.commands.own_prior import HOURS, Wish, check_own, laid, plan_of, r
 from ld3m_min.data.loading import check_outside, load_data
 from ld3m_min.data.sides import look_at_folder
 from ld3m_min.errors import InputError
-from ld3m_min.experiments.grids import RECORDS, prior_folder
+from ld3m_min.experiments.places import RECORDS, prior_folder
 from ld3m_min.io.devices import checked_device
 from ld3m_min.prior.architecture import PriorConfig
 from ld3m_min.prior.card import called, finish_prior

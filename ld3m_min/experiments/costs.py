@@ -15,8 +15,9 @@ from statistics import median
 from typing import Any, Literal
 
 from ld3m_min.experiments import operations
-from ld3m_min.experiments.grids import RECORDS, Cell
+from ld3m_min.experiments.cells import Cell
 from ld3m_min.experiments.operations import Operations
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.experiments.records import load_records
 from ld3m_min.experiments.sweep import Job, Sweep
 from ld3m_min.io.files import read_json

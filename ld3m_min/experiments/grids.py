@@ -1,4 +1,4 @@
-"""The grids of section 4.2: their cells, what each distils, and the command of its record.
+"""The grids of section 4.2: their cells, which are missing, and the commands of their records.
 
 "digits" is the first test of the claim on a laptop; "evidence" has every system on digits, in
 several distillations, and the grids after it vary one thing each.
@@ -12,200 +12,50 @@ the digits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from ld3m_min.config import DistilConfig
 from ld3m_min.errors import InputError
-from ld3m_min.generated import DRAWS
+from ld3m_min.experiments.cells import ABLATION, PRIOR_STEPS, RANDOM_PRIORS, SEEDLESS, Cell
+from ld3m_min.experiments.places import (
+    PROJECT,
+    RECORDS,
+    RUNS,
+    has_prior,
+    prior_folder,
+    prior_path,
+)
 from ld3m_min.io.files import read_json
-from ld3m_min.io.seeds import seeded
-from ld3m_min.io.values import checked
-from ld3m_min.presets import preset, variant_lr
-from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
-from ld3m_min.prior.loading import AnyPrior, load_prior
 from ld3m_min.prior.presets import FINE_TUNE_PRESETS, PRIOR_PRESETS
 from ld3m_min.prior.style_config import STYLE_PRESETS
-from ld3m_min.prior.weights import SHIPPED
-from ld3m_min.residual import NO_RESIDUAL
-from ld3m_min.sampler import SamplerConfig
 from ld3m_min.spaces.build import SPACES
-from ld3m_min.systems import LEARNED, SYSTEMS, System
+from ld3m_min.systems import LEARNED, SYSTEMS
 
-PROJECT = Path(__file__).resolve().parents[2]  # the checkout; an installed package has none
-HOME = PROJECT if (PROJECT / "book" / "_data").is_dir() else Path()
-RECORDS, RUNS = HOME / "book" / "_data" / "records", Path("runs")
+# with what a cell is, and where things lie, for those who look for them here
+__all__ = [
+    "GRIDS",
+    "MEASURED",
+    "ON_GPU",
+    "RECORDS",
+    "RUNS",
+    "Cell",
+    "command_of",
+    "commands",
+    "grid",
+    "has_prior",
+    "missing",
+    "prior_command",
+    "prior_folder",
+    "prior_path",
+    "records_folder",
+    "with_its_start",
+]
+
 # of the priors at 64 px, so that only the denoiser is left to train
 AUTOENCODER = "book/_data/priors/imagenette-64-autoencoder"
 # of the speed page, by name; they lie beside the package in a checkout
 BENCHMARKS = PROJECT / "benchmarks" / "commands.json"
-# how samples are drawn: as the card of a prior does
-SAMPLES = SamplerConfig(steps=50, guidance_scale=3.0, residual=NO_RESIDUAL)
 ON_GPU = " --device cuda --max-seconds 540"  # with a time limit, to be repeated until it is done
-
-
-def _unchanged(config: DistilConfig) -> DistilConfig:
-    """The preset's configuration as it is."""
-    return config
-
-
-def _with_sampler(config: DistilConfig, **changes: Any) -> DistilConfig:
-    """A configuration with other settings of the sampler.
-
-    Args:
-        config: the preset's.
-        changes: fields of the sampler's configuration.
-    """
-    return replace(config, sampler=replace(config.sampler, **changes))
-
-
-def _c_only(config: DistilConfig) -> DistilConfig:
-    """A configuration that learns c alone, without a residual: a row of table 4."""
-    return replace(_with_sampler(config, residual=NO_RESIDUAL), learn_z=False)
-
-
-def _trained_for(config: DistilConfig, end: str) -> DistilConfig:
-    """A configuration whose prior was trained less.
-
-    Args:
-        config: the preset's.
-        end: of that prior's name.
-    """
-    return replace(config, prior=f"{config.prior}-{end}")
-
-
-def _fine_tuned(config: DistilConfig, kind: str) -> DistilConfig:
-    """A configuration whose prior was fine-tuned.
-
-    Args:
-        config: the preset's.
-        kind: "minimax", or "control" without its criteria.
-    """
-    return replace(config, prior=f"{kind}-{config.prior}")
-
-
-# whose choice of one image per class is the same for every seed
-SEEDLESS = ("herding", "k-means", "class-mean")
-ABLATION = ("z-only", "c-only", "no-residual")  # table 4
-# training steps of a prior, which is a preset of its own
-PRIOR_STEPS = {"prior-1k": "1k", "prior-5k": "5k", "prior-20k": "20k"}
-# priors whose denoiser knows nothing: arguments of `LatentDiffusionPrior.randomised` (table 3).
-# As the public code has it; with random weights; and with a random autoencoder as well
-RANDOM_PRIORS: dict[str, dict[str, Any]] = {
-    "random-prior": {"kind": "zero-output"},
-    "random-prior-true": {"kind": "weights"},
-    "random-prior-all": {"kind": "weights", "autoencoder": True},
-}
-# what differs from the preset's configuration
-VARIANTS: dict[str, Callable[[DistilConfig], DistilConfig]] = {
-    "": _unchanged,
-    **{f"T{n}": partial(_with_sampler, steps=n) for n in (5, 20, 40, 80)},
-    "no-residual": partial(_with_sampler, residual=NO_RESIDUAL),
-    "c-only": _c_only,
-    "z-only": partial(replace, learn_c=False),
-    **{name: partial(_trained_for, end=end) for name, end in PRIOR_STEPS.items()},
-    **dict.fromkeys(RANDOM_PRIORS, _unchanged),  # networks are drawn anew, see `load_prior`
-    # of another domain than the digits; classes are matched by position, with a warning
-    "other-prior": partial(replace, prior="letters"),
-    # the prior of `fine-tune`, by Minimax's criteria and without them
-    **{f"{kind}-prior": partial(_fine_tuned, kind=kind) for kind in ("minimax", "control")},
-    "256px": _unchanged,  # its size is asked of the preset, which knows what else changes there
-}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One entry of a grid.
-
-    Attributes:
-        dataset: as in the configuration.
-        preset: the size of the experiment.
-        space: a name of `systems.SYSTEMS`.
-        algorithm: as in the configuration; "none" for what is not learned.
-        ipc: images per class.
-        seed: of the distillation.
-        variant: a name of `VARIANTS`; "" for none.
-
-    Raises:
-        InputError: a value out of range.
-    """
-
-    __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
-
-    dataset: str
-    preset: str
-    space: str
-    algorithm: str
-    ipc: int
-    seed: int = 0
-    variant: str = ""
-
-    def __post_init__(self) -> None:
-        checked(self, ipc=">= 1", seed=">= 0")
-
-    @property
-    def system(self) -> System:
-        """What makes its set."""
-        return SYSTEMS[self.space]
-
-    @property
-    def name(self) -> str:
-        """File name of its record and folder of its run."""
-        ends = [self.variant] * bool(self.variant) + [f"seed{self.seed}"] * bool(self.seed)
-        return "-".join(
-            (self.dataset, self.preset, self.space, self.algorithm, f"ipc{self.ipc}", *ends)
-        )
-
-    @property
-    def command(self) -> str:
-        """The command that makes this cell's record.
-
-        With a time limit it is to be repeated until its exit code is 0.
-        """
-        where = next((g for g, cells in GRIDS.items() if self in cells), "digits")
-        named = "" if where == "digits" else f"--grid {where} "
-        gpu = ON_GPU if self.preset == "nette" else ""
-        return f"python -m ld3m_min table {named}--run --only {self.name}{gpu}"
-
-    def config(self) -> DistilConfig:
-        """What is distilled in this cell."""
-        given: dict[str, Any] = {"dataset": self.dataset, "ipc": self.ipc, "seed": self.seed}
-        if self.variant == "256px":
-            given["size"] = 256
-        if self.system.how == "learned":
-            given["algorithm"] = self.algorithm
-        else:
-            given["iterations"] = 0
-        config = preset(self.preset, space=self.space, **given)
-        if self.space in DRAWS:
-            config = replace(config, sampler=SAMPLES)
-        if self.space == "minimax":
-            config = _fine_tuned(config, "minimax")
-        config = VARIANTS[self.variant](config)
-        lr = variant_lr(self.preset, self.algorithm, self.space, self.variant)
-        return config if lr is None else replace(config, lr=lr)
-
-    def load_prior(self, device: str | torch.device = "cpu") -> AnyPrior | None:
-        """The prior of this cell's configuration; None where the space needs none.
-
-        A random one is drawn from the cell's seed.
-
-        Args:
-            device: where it is to be.
-        """
-        if not SPACES[self.system.space].needs_prior:
-            return None
-        found = load_prior(prior_path(self.config().prior), device=device)
-        if self.variant not in RANDOM_PRIORS:
-            return found
-        assert isinstance(found, LatentDiffusionPrior), "no other has random priors in a grid"
-        asked, generator = RANDOM_PRIORS[self.variant], seeded(self.seed, "random prior")
-        return found.to("cpu").randomised(generator=generator, **asked).to(device)
 
 
 def _grid(dataset: str, preset: str, ipc1: Iterable[str], ipc10: Iterable[str] = ()) -> list[Cell]:
@@ -413,29 +263,18 @@ def records_folder(grid: str | None) -> Path:
     return RECORDS / "pilot" if grid == "pilot" else RECORDS
 
 
-def prior_folder(name: str, seed: int = 0) -> Path:
-    """Where `train-prior` and `fine-tune` work on a preset, below the working directory.
+def command_of(cell: Cell) -> str:
+    """The command that makes a cell's record.
+
+    With a time limit it is to be repeated until its exit code is 0.
 
     Args:
-        name: of the preset.
-        seed: of the training.
+        cell: of any grid.
     """
-    return RUNS / (f"prior-{name}" + (f"-seed{seed}" if seed else ""))
-
-
-def prior_path(name: str) -> str | Path:
-    """What :func:`~ld3m_min.prior.loading.load_prior` is to be given for a configuration's prior.
-
-    A prior that is shipped comes first, then one that `train-prior` or `fine-tune` made here, then
-    one that the project keeps beside its records. Any other name stays as it is.
-
-    Args:
-        name: as the configuration has it.
-    """
-    if "/" in name or _is_prior(SHIPPED / name):
-        return name
-    places = (prior_folder(name) / "model", RECORDS.parent / "priors" / name)
-    return next((place for place in places if _is_prior(place)), name)
+    where = next((g for g, cells in GRIDS.items() if cell in cells), "digits")
+    named = "" if where == "digits" else f"--grid {where} "
+    gpu = ON_GPU if cell.preset == "nette" else ""
+    return f"python -m ld3m_min table {named}--run --only {cell.name}{gpu}"
 
 
 def commands(names: Iterable[str] = MEASURED, folder: str | Path = RECORDS) -> list[str]:
@@ -458,7 +297,7 @@ def commands(names: Iterable[str] = MEASURED, folder: str | Path = RECORDS) -> l
             if prior not in asked and not has_prior(prior):
                 lines.append(f"prior {prior}:  {prior_command(prior)}")
             asked.add(prior)
-        lines += [f"{c.name}:  {c.command}" for c in cells]
+        lines += [f"{c.name}:  {command_of(c)}" for c in cells]
         if name == "imagenette":
             lines += _benchmarks(Path(folder))
     return lines
@@ -489,16 +328,6 @@ def prior_command(prior: str) -> str:
     return f"python -m ld3m_min train-prior --preset {prior}{start}{limit}"
 
 
-def has_prior(prior: str) -> bool:
-    """Whether a prior is shipped, or was made here.
-
-    Args:
-        prior: name of a preset.
-    """
-    found = prior_path(prior)
-    return _is_prior(SHIPPED / found if isinstance(found, str) else found)
-
-
 def _benchmarks(folder: Path) -> list[str]:
     """Lines of the measurements of speed and memory that have no record in a folder.
 
@@ -512,8 +341,3 @@ def _benchmarks(folder: Path) -> list[str]:
         for name, command in known
         if not (folder / f"bench-{name}.json").exists()
     ]
-
-
-def _is_prior(folder: Path) -> bool:
-    """Whether a folder holds a prior."""
-    return (folder / "model_index.json").exists()

@@ -19,7 +19,7 @@ from ld3m_min.coresets import select
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
-from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.experiments.rate_search import FACTOR, FIRST_SEED, climb
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment

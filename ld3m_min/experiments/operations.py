@@ -18,7 +18,7 @@ from torch import Tensor
 from ld3m_min.backprop import ONE_PASS
 from ld3m_min.config import ARCHITECTURES, DistilConfig, NetworkConfig
 from ld3m_min.errors import InputError
-from ld3m_min.experiments.grids import Cell
+from ld3m_min.experiments.cells import Cell
 from ld3m_min.networks import build_network
 from ld3m_min.planner.counter import Counter, on_meta
 from ld3m_min.planner.forecast import forecast, forecast_matching

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ld3m_min.experiments.grids import Cell
+from ld3m_min.experiments.cells import Cell
 
 SEEDS = 8  # distillations of each system
 # the least p value of the sign-flip test with eight seeds is 2 / 2^8; Holm multiplies it by the

@@ -18,7 +18,8 @@ from ld3m_min.config import ALGORITHMS, VALIDATORS, DistilConfig, EvalConfig, ow
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
-from ld3m_min.experiments.grids import ABLATION, RECORDS, RUNS, VARIANTS, prior_path
+from ld3m_min.experiments.cells import ABLATION, VARIANTS
+from ld3m_min.experiments.places import RECORDS, RUNS, prior_path
 from ld3m_min.experts.buffer import ExpertBuffer, experts_name
 from ld3m_min.experts.train import train_experts
 from ld3m_min.io.digests import digest

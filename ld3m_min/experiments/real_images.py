@@ -21,7 +21,7 @@ from ld3m_min.coresets import select
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import EvalResult, Trainable, evaluate
-from ld3m_min.experiments.grids import RECORDS, RUNS
+from ld3m_min.experiments.places import RECORDS, RUNS
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
 from ld3m_min.io.files import read_json, write_json

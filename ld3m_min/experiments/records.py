@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ld3m_min.evaluate.cross_architecture import EvalResult
-from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.io.files import read_json
 
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from ld3m_min.config import ARCHITECTURES
 from ld3m_min.experiments import grids, real_images, statistics
-from ld3m_min.experiments.grids import RECORDS, Cell
+from ld3m_min.experiments.cells import Cell
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.experiments.records import load_records
 from ld3m_min.experiments.statistics import Paired, Runs
 from ld3m_min.io.files import read_json

@@ -17,7 +17,9 @@ from ld3m_min.data.loading import load_data
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import EvalResult, evaluate
-from ld3m_min.experiments.grids import RECORDS, RUNS, Cell, grid, missing
+from ld3m_min.experiments.cells import Cell
+from ld3m_min.experiments.grids import grid, missing
+from ld3m_min.experiments.places import RECORDS, RUNS
 from ld3m_min.experiments.records import as_result
 from ld3m_min.experts.buffer import experts_name
 from ld3m_min.experts.train import train_experts

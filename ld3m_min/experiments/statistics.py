@@ -22,7 +22,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ld3m_min.errors import InputError
-from ld3m_min.experiments.grids import Cell
+from ld3m_min.experiments.cells import Cell
 from ld3m_min.experiments.records import as_result
 from ld3m_min.experiments.resampling import (
     RESAMPLES,

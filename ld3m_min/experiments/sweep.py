@@ -17,7 +17,9 @@ from typing import Literal
 
 from ld3m_min.config import DistilConfig
 from ld3m_min.experiments import grids
-from ld3m_min.experiments.grids import GRIDS, MEASURED, ON_GPU, RECORDS, RUNS, Cell
+from ld3m_min.experiments.cells import Cell
+from ld3m_min.experiments.grids import GRIDS, MEASURED, ON_GPU, command_of
+from ld3m_min.experiments.places import RECORDS, RUNS
 from ld3m_min.prior.presets import FINE_TUNE_PRESETS
 from ld3m_min.spaces.build import SPACES
 
@@ -156,7 +158,7 @@ def sweep(names: str | Iterable[str] = DIGITS, folder: str | Path = RECORDS) -> 
                         cell.name,
                         "cell",
                         stage,
-                        cell.command + own,
+                        command_of(cell) + own,
                         tuple(job.name for job in before),
                         home / f"{cell.name}.json",
                         name,
@@ -205,7 +207,7 @@ def _experts(cell: Cell, grid: str, stage: str) -> list[Job]:
     name = f"experts-{cell.dataset}-{cell.preset}-{config.size}px-seed{cell.seed}"
     command = (
         f"python -m ld3m_min experts {cell.preset} --dataset {cell.dataset} --size {config.size} "
-        f"--seed {cell.seed}{ON_GPU if ON_GPU in cell.command else ''}"
+        f"--seed {cell.seed}{ON_GPU if ON_GPU in command_of(cell) else ''}"
     )
     mark = MARKS / f"{name}.done"
     return [Job(name, "experts", f"{stage}_experts", command, (), mark, grid, cell)]

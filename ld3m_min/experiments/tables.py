@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ld3m_min.experiments.grids import RECORDS, RUNS, Cell
+from ld3m_min.experiments.cells import Cell
+from ld3m_min.experiments.places import RECORDS, RUNS
 from ld3m_min.experiments.records import as_result
 from ld3m_min.storage import Storage
 from ld3m_min.synthetic import SyntheticSet

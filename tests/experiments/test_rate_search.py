@@ -9,8 +9,10 @@ from ld3m_min.config import ARCHITECTURES, VALIDATORS
 from ld3m_min.errors import InputError
 from ld3m_min.experiments import network_rates as networks
 from ld3m_min.experiments import rate_search
-from ld3m_min.experiments.grids import GRIDS, RECORDS, Cell
+from ld3m_min.experiments.cells import Cell
+from ld3m_min.experiments.grids import GRIDS
 from ld3m_min.experiments.network_rates import network_rates, settled
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.experiments.rate_search import (
     FACTOR,
     FIRST_SEED,

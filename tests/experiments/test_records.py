@@ -10,8 +10,9 @@ import torch
 
 from ld3m_min.config import ALGORITHMS, DistilConfig, own_settings
 from ld3m_min.coresets import select
-from ld3m_min.experiments import grids, running, tables
+from ld3m_min.experiments import grids, places, running, tables
 from ld3m_min.experiments import records as results
+from ld3m_min.experiments.cells import RANDOM_PRIORS, SEEDLESS
 from ld3m_min.io.values import from_dict
 from ld3m_min.presets import eval_preset, preset
 from ld3m_min.prior import LatentDiffusionPrior
@@ -121,7 +122,7 @@ def test_names_are_unique_and_commands_lead_back():
     assert len({c.name for c in cells}) == len(cells)
     for name, cells in grids.GRIDS.items():
         for cell in cells:
-            words = cell.command.split()
+            words = grids.command_of(cell).split()
             assert words[words.index("--only") + 1] == cell.name
             assert (words[words.index("--grid") + 1] if "--grid" in words else "digits") == name
 
@@ -150,7 +151,7 @@ def test_missing_names_the_prior_first_and_only_where_it_is_missing(tmp_path, mo
     assert not [line for line in lines if line.startswith("prior imagenette-128")]
     at_64 = [line for line in lines if line.startswith("prior imagenette-64")]
     assert len(at_64) == 4 and all(f"--start {grids.AUTOENCODER}" in line for line in at_64)
-    monkeypatch.setattr(grids, "RECORDS", tmp_path / "data" / "records")
+    monkeypatch.setattr(places, "RECORDS", tmp_path / "data" / "records")
     kept = tmp_path / "data" / "priors" / "kept"
     kept.mkdir(parents=True)
     assert grids.prior_path("kept") == "kept"  # an empty folder is no prior
@@ -176,7 +177,7 @@ def test_variants_change_what_they_say():
     assert z_only.learn_z and not z_only.learn_c and z_only.sampler.residual == PAPER_RESIDUAL
     assert config("prior-5k").prior == "imagenette-128-5k"
     assert config("256px").size == 256 and config("256px").sampler.steps == 20
-    assert all(config(v) == base for v in grids.RANDOM_PRIORS)  # `load_prior` draws their weights
+    assert all(config(v) == base for v in RANDOM_PRIORS)  # `load_prior` draws their weights
     assert replace(config("other-prior"), prior=base.prior) == base
     assert prior_preset(config("other-prior").prior).dataset == "letters"
     code = grids.Cell("imagenette", "nette", "ld3m-code", "MTT", 1).config().sampler
@@ -203,7 +204,7 @@ def test_random_priors_of_a_cell_are_what_they_say(digits):
     def made(prior):
         return generate_latents(prior, Z, c, noise, SamplerConfig(steps=2))
 
-    zero, true, whole = (cell(v) for v in grids.RANDOM_PRIORS)
+    zero, true, whole = (cell(v) for v in RANDOM_PRIORS)
     assert torch.allclose(made(zero), float(trained.alpha_bar[0]) ** 0.5 * Z, atol=1e-5)
     assert (made(true) - made(zero)).norm() > 0.01 * made(zero).norm()
     assert not torch.allclose(made(true), made(cell("")), atol=1e-2)
@@ -221,7 +222,7 @@ def test_evidence_has_every_system_in_eight_distillations():
     assert {c.space for c in cells} == set(SYSTEMS)
     for one in {(c.space, c.algorithm) for c in cells}:
         seeds = [c.seed for c in cells if (c.space, c.algorithm) == one]
-        assert seeds == ([0] if one[0] in grids.SEEDLESS else list(range(8)))
+        assert seeds == ([0] if one[0] in SEEDLESS else list(range(8)))
     primary = {(name, "DM") for name in ("autoencoder", "ld3m-paper", "ld3m-code")}
     assert {(c.space, c.algorithm) for c in cells[:24]} == primary  # first, seed by seed
     assert [c.seed for c in cells[:24]] == sorted(list(range(8)) * 3)
@@ -231,13 +232,13 @@ def test_only_what_knows_no_seed_has_a_single_cell(digits):
     for name in CHOSEN:
         one, other = (select(digits, 1, name, seed=seed).images() for seed in (0, 1))
         same = one.shape == other.shape and torch.equal(one, other)
-        assert same == (name in grids.SEEDLESS), name
+        assert same == (name in SEEDLESS), name
 
 
 def test_grid_of_priors_varies_the_prior_alone():
     cells = grids.grid("evidence-priors")
     tuned = {f"{kind}-prior" for kind in ("minimax", "control")}
-    assert {c.variant for c in cells} == {*grids.RANDOM_PRIORS, "other-prior"} | tuned
+    assert {c.variant for c in cells} == {*RANDOM_PRIORS, "other-prior"} | tuned
     for c in cells:
         own = replace(c, variant="").config()
         assert replace(c.config(), prior=own.prior) == own and own.prior == "digits"

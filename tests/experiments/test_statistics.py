@@ -10,7 +10,7 @@ from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import EvalResult
 from ld3m_min.experiments import power, resampling, scores
 from ld3m_min.experiments import statistics as st
-from ld3m_min.experiments.grids import Cell
+from ld3m_min.experiments.cells import Cell
 
 NETWORKS = ("AlexNet", "VGG11")
 

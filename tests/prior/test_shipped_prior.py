@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ld3m_min.data import load_data
-from ld3m_min.experiments.grids import RECORDS
+from ld3m_min.experiments.places import RECORDS
 from ld3m_min.io.files import read_json
 from ld3m_min.io.values import from_dict
 from ld3m_min.prior import LatentDiffusionPrior, StyleGenerator, load_prior

@@ -1,0 +1,51 @@
+"""Where records, runs and priors lie: in a checkout, or where an installed package is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ld3m_min.prior.weights import SHIPPED
+
+PROJECT = Path(__file__).resolve().parents[2]  # the checkout; an installed package has none
+HOME = PROJECT if (PROJECT / "book" / "_data").is_dir() else Path()
+RECORDS, RUNS = HOME / "book" / "_data" / "records", Path("runs")
+
+
+def prior_folder(name: str, seed: int = 0) -> Path:
+    """Where `train-prior` and `fine-tune` work on a preset, below the working directory.
+
+    Args:
+        name: of the preset.
+        seed: of the training.
+    """
+    return RUNS / (f"prior-{name}" + (f"-seed{seed}" if seed else ""))
+
+
+def prior_path(name: str) -> str | Path:
+    """What :func:`~ld3m_min.prior.loading.load_prior` is to be given for a configuration's prior.
+
+    A prior that is shipped comes first, then one that `train-prior` or `fine-tune` made here, then
+    one that the project keeps beside its records. Any other name stays as it is.
+
+    Args:
+        name: as the configuration has it.
+    """
+    if "/" in name or _is_prior(SHIPPED / name):
+        return name
+    places = (prior_folder(name) / "model", RECORDS.parent / "priors" / name)
+    return next((place for place in places if _is_prior(place)), name)
+
+
+def has_prior(prior: str) -> bool:
+    """Whether a prior is shipped, or was made here.
+
+    Args:
+        prior: name of a preset.
+    """
+    found = prior_path(prior)
+    return _is_prior(SHIPPED / found if isinstance(found, str) else found)
+
+
+def _is_prior(folder: Path) -> bool:
+    """Whether a folder holds a prior."""
+    return (folder / "model_index.json").exists()
