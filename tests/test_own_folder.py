@@ -299,6 +299,10 @@ def test_the_set_is_that_of_the_page(done):
     assert len(made.labels) == 3 and len(made.history) == 3 and made.config.momentum == 0.4
     measured = made.recipe["evaluation"]
     assert {*measured["accuracies"]} == {*NETWORKS} and measured["split"] == "test"
+    numbers = json.loads((done.out / "report.json").read_text())
+    found = numbers["evaluation"]["accuracies"]
+    assert found[DISTILLED] == measured["accuracies"] and {*found} == {DISTILLED, RANDOM, ALL}
+    assert numbers["images"] == 3 and "distil" in numbers["command"]
     assert "| MLP |" in (done.out / "set" / "README.md").read_text(encoding="utf-8")
 
 

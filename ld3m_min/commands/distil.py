@@ -26,7 +26,7 @@ sets all options of a memory plan: auto, one-pass, decoder, selective, per-step,
 
 A FOLDER of your own images, one subfolder a class, may stand in the preset's place. Its space is
 chosen by the prior that `--prior` names, or is that of pixels; OUT/preview.html shows the run while
-it goes on, and OUT/report.html what came of it.
+it goes on, and OUT/report.html what came of it; OUT/report.json has its numbers.
 """
 
 

@@ -19,6 +19,7 @@ from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.experts.buffer import experts_name
 from ld3m_min.io.environment import environment, peak_memory
+from ld3m_min.io.files import write_json
 from ld3m_min.io.progress import say
 from ld3m_min.own_folder import Choice, choose
 from ld3m_min.presets import eval_preset, preset
@@ -212,10 +213,25 @@ def _finish(
         seconds=time.monotonic() - began,
     )
     write_report(run, out / "report.html")
+    write_json(out / "report.json", _record(run))
     preview.end("The run is finished; report.html beside this page says what came of it.")
     if judged is not None:
         say(f"accuracy    {verdict(judged)}")
     say(f"report      {out / 'report.html'}")
+
+
+def _record(run: Run) -> dict[str, Any]:
+    """The numbers of the page, for programs."""
+    return {
+        "command": run.command,
+        "data": run.data.name,
+        "images": len(run.made.labels),
+        "classes": len(run.data.classes),
+        "seconds": {"distil": run.made.recipe["seconds"], "evaluate_last_sitting": round(run.seconds, 2)},
+        "peak_memory_bytes": run.memory,
+        "environment": dict(run.environment),
+        "evaluation": None if run.judged is None else run.judged.record,
+    }
 
 
 def _judged(

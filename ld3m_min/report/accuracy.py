@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +106,22 @@ class Judged:
             warnings.simplefilter("ignore", RuntimeWarning)
             found = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
         return Interval(mean, max(-1.0, float(found.low)), min(1.0, float(found.high)))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The accuracies of every training, JSON-able; None for one that diverged."""
+        return {
+            "split": self.results[DISTILLED].split,
+            "tested": self.tested,
+            "images": dict(self.images),
+            "accuracies": {
+                which: {
+                    network: [None if math.isnan(v) else float(v) for v in values]
+                    for network, values in result.accuracies.items()
+                }
+                for which, result in self.results.items()
+            },
+        }
 
 
 def _interval(result: EvalResult, network: str | None) -> Interval:
