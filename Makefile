@@ -63,12 +63,12 @@ book: $(STAMP)  ## distil once (the quickstart), build the book, print the accur
 	@echo "==> 1/3 running the quickstart: a real distillation, a few minutes on two cores"
 	"$(BIN)/papermill" notebooks/00_quickstart.ipynb runs/quickstart.ipynb --cwd notebooks -k python3
 	@echo "==> 2/3 building the book"
-	"$(BIN)/jupyter-book" build . -W -n --keep-going
+	OMP_NUM_THREADS=1 "$(BIN)/jupyter-book" build . -W -n --keep-going
 	@echo "==> 3/3 the result"
 	@"$(BIN)/python" tools/print_summary.py
 
 pdf: $(STAMP)  ## print the whole book to _build/ld3m-book.pdf (needs Chromium)
-	"$(BIN)/jupyter-book" build . --builder singlehtml
+	OMP_NUM_THREADS=1 "$(BIN)/jupyter-book" build . --builder singlehtml
 	"$(BIN)/python" tools/print_book.py
 
 test: $(STAMP)  ## everything that must hold: lint, types, unit tests, notebooks, the book and its links
@@ -79,7 +79,7 @@ test: $(STAMP)  ## everything that must hold: lint, types, unit tests, notebooks
 	@echo "==> 3/5 notebooks, outputs compared with the committed ones"
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest --nbval notebooks/ -n auto --dist loadfile
 	@echo "==> 4/5 building the book"
-	"$(BIN)/jupyter-book" build . --all -W -n --keep-going
+	OMP_NUM_THREADS=1 "$(BIN)/jupyter-book" build . --all -W -n --keep-going
 	@echo "==> 5/5 the built book: links, pages, offline reading"
 	LD3M_BOOK=1 "$(BIN)/python" -m pytest tests/book/test_links.py tests/book/test_browser.py -n auto --dist worksteal
 	@echo "==> all passed"
