@@ -25,7 +25,8 @@ MATHS = "window.MathJax?.startup?.promise.then(() => true) ?? true"
 # code that scrolls sideways, formulas that MathJax could not read, pictures without a text
 SEEN = """() => ({
   "code cells scroll sideways": [...document.querySelectorAll("div.highlight pre")]
-    .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent.slice(0, 60)),
+    .filter((e) => !e.closest(".cell_output") && e.scrollWidth > e.clientWidth + 1)
+    .map((e) => e.textContent.slice(0, 60)),
   "formulas are wrong": [...document.querySelectorAll("mjx-merror")].map((e) => e.textContent),
   "pictures have no text": [...document.images].filter((i) => !i.alt).map((i) => i.src),
 })"""
