@@ -30,7 +30,11 @@ SEEN = """() => ({
   "formulas are wrong": [...document.querySelectorAll("mjx-merror")].map((e) => e.textContent),
   "pictures have no text": [...document.images].filter((i) => !i.alt).map((i) => i.src),
 })"""
-DARK = "() => { Object.assign(document.documentElement.dataset, {mode: 'dark', theme: 'dark'}); }"
+# without the theme's slow change of colours, half of which would be measured
+DARK = """() => {
+  document.head.insertAdjacentHTML("beforeend", "<style>* {transition: none !important}</style>");
+  Object.assign(document.documentElement.dataset, {mode: "dark", theme: "dark"});
+}"""
 # what is too wide, by name: the innermost elements that end right of the window
 TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
   [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right
