@@ -4,6 +4,9 @@ document.addEventListener("DOMContentLoaded", () => {
     s.setAttribute("aria-label", "Sections of " + (s.parentElement.previousElementSibling?.textContent || "this chapter").trim());
   // the button's text ("Search Ctrl+K") is its name; the theme's label leaves half of it out
   for (const b of document.querySelectorAll(".search-button-field[aria-label]")) b.removeAttribute("aria-label");
+  // a signature on several lines is laid out as a list without terms
+  for (const e of document.querySelectorAll(".sig dl, .sig dl > dd")) e.setAttribute("role", "none");
+  for (const e of document.querySelectorAll(".citation-list > .citation")) e.setAttribute("role", "listitem");
   const side = document.querySelector(".bd-sidebar-primary .sidebar-primary-items__start, .bd-sidebar-primary");
   if (side) { side.setAttribute("role", "complementary"); side.setAttribute("aria-label", "Book"); }
 });
