@@ -15,10 +15,11 @@ HTML = Path(__file__).parents[2] / "_build" / "html"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 NO_PAGES = {"_static", "_modules", "_sources"}
+LEADS_ON = "index.html"  # to the first page, at once
 PAGES = sorted(
     str(p.relative_to(HTML))
     for p in HTML.rglob("*.html")
-    if not NO_PAGES.intersection(p.relative_to(HTML).parts)
+    if not NO_PAGES.intersection(p.relative_to(HTML).parts) and p != HTML / LEADS_ON
 )
 WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 MATHS = "window.MathJax?.startup?.promise.then(() => true) ?? true"
