@@ -227,7 +227,10 @@ def _record(run: Run) -> dict[str, Any]:
         "data": run.data.name,
         "images": len(run.made.labels),
         "classes": len(run.data.classes),
-        "seconds": {"distil": run.made.recipe["seconds"], "evaluate_last_sitting": round(run.seconds, 2)},
+        "seconds": {
+            "distil": run.made.recipe["seconds"],
+            "evaluate_last_sitting": round(run.seconds, 2),
+        },
         "peak_memory_bytes": run.memory,
         "environment": dict(run.environment),
         "evaluation": None if run.judged is None else run.judged.record,
