@@ -34,7 +34,7 @@ figure { margin: 0 }
 .pair { display: flex; flex-wrap: wrap; gap: .5rem 2rem }
 .wide { overflow-x: auto } .wide > img { max-width: 100%; height: auto }
 svg { max-width: 100%; height: auto; display: block }
-table { border-collapse: collapse } .numbers th { overflow-wrap: break-word; min-width: 5.5rem }
+table { border-collapse: collapse } th { overflow-wrap: break-word; min-width: 5.5rem }
 .numbers .dim { display: block; font-size: .8rem }
 th, td { padding: .25rem .8rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line);
   vertical-align: top } td.n, th.n { text-align: right } td.n { white-space: nowrap }
