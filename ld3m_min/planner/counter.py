@@ -91,7 +91,7 @@ class Counter(TorchDispatchMode):
             # FlopCounterMode itself would keep tensors alive
             count = _FLOPS.get(function._overloadpacket)
             flops = count(*args, **kwargs, out_val=out) if count else 0
-            if key not in _VIEWS:
+            if key not in _VIEWS and _on_meta((args, kwargs)):
                 if _is_new(out, function, args):
                     _DERIVED[key] = _Derived(flops, _maker(out))
                 else:
@@ -128,6 +128,11 @@ def _signature(x: object) -> Hashable:
     if isinstance(x, tuple | list):
         return tuple(map(_signature, x))
     return type(x), x
+
+
+def _on_meta(given: object) -> bool:
+    """Whether no tensor has data, whose signature would never come again."""
+    return all(x.is_meta for x in tree_leaves(given) if isinstance(x, Tensor))
 
 
 def _is_new(out: object, function: Any, args: tuple[Any, ...]) -> bool:
