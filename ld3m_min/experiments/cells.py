@@ -41,6 +41,21 @@ def _with_sampler(config: DistilConfig, **changes: Any) -> DistilConfig:
     return replace(config, sampler=replace(config.sampler, **changes))
 
 
+def _with_residual(config: DistilConfig, **changes: Any) -> DistilConfig:
+    """A configuration with another residual.
+
+    Args:
+        config: the preset's.
+        changes: fields of the residual.
+    """
+    return _with_sampler(config, residual=replace(config.sampler.residual, **changes))
+
+
+def _approximate_mtt(config: DistilConfig) -> DistilConfig:
+    """A configuration with MTT's gradient as the public code has it."""
+    return replace(config, mtt=replace(config.mtt, gradient="approximate"))
+
+
 def _c_only(config: DistilConfig) -> DistilConfig:
     """A configuration that learns c alone, without a residual: a row of table 4."""
     return replace(_with_sampler(config, residual=NO_RESIDUAL), learn_z=False)
@@ -78,6 +93,15 @@ RANDOM_PRIORS: dict[str, dict[str, Any]] = {
     "random-prior-true": {"kind": "weights"},
     "random-prior-all": {"kind": "weights", "autoencoder": True},
 }
+# what the paper and the public code do differently, or neither as this book (page of differences)
+DIFFERENT: dict[str, Callable[[DistilConfig], DistilConfig]] = {
+    "into-mean": partial(_with_residual, into="mean"),
+    "noised-source": partial(_with_residual, source="noised"),
+    "ancestral": partial(_with_sampler, eta=1.0),
+    "redrawn-noise": partial(replace, redraw_noise=True),
+    "two-normalisations": partial(replace, normalisation="reference-mismatch"),
+    "approximate-mtt": _approximate_mtt,
+}
 # what differs from the preset's configuration
 VARIANTS: dict[str, Callable[[DistilConfig], DistilConfig]] = {
     "": _unchanged,
@@ -91,6 +115,7 @@ VARIANTS: dict[str, Callable[[DistilConfig], DistilConfig]] = {
     "other-prior": partial(replace, prior="letters"),
     # the prior of `fine-tune`, by Minimax's criteria and without them
     **{f"{kind}-prior": partial(_fine_tuned, kind=kind) for kind in ("minimax", "control")},
+    **DIFFERENT,
     "256px": _unchanged,  # its size is asked of the preset, which knows what else changes there
 }
 

@@ -16,7 +16,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ld3m_min.errors import InputError
-from ld3m_min.experiments.cells import ABLATION, PRIOR_STEPS, RANDOM_PRIORS, SEEDLESS, Cell
+from ld3m_min.experiments.cells import (
+    ABLATION,
+    DIFFERENT,
+    PRIOR_STEPS,
+    RANDOM_PRIORS,
+    SEEDLESS,
+    Cell,
+)
 from ld3m_min.experiments.places import (
     PROJECT,
     RECORDS,
@@ -81,8 +88,8 @@ def _evidence(preset: str) -> dict[str, list[Cell]]:
     """The grids of the digits, in the order in which they are to be made.
 
     Every system with one image per class, the primary comparisons first; then what is learned
-    (table 4), time steps (figures 4 and 5), priors (table 3), and ten images per class. Systems
-    that know no seed have one cell.
+    (table 4), time steps (figures 4 and 5), priors (table 3), the differences between paper and
+    public code, and ten images per class. Systems that know no seed have one cell.
 
     Args:
         preset: of the cells.
@@ -121,6 +128,12 @@ def _evidence(preset: str) -> dict[str, list[Cell]]:
         ),
         "evidence-priors": by_seed(
             *(cells(name, "DM", variant=v, seeds=6) for name in both for v in priors)
+        ),
+        "evidence-differences": by_seed(
+            *(
+                cells("ld3m-code", "MTT" if "mtt" in v else "DM", variant=v, seeds=5)
+                for v in DIFFERENT
+            )
         ),
         "evidence-ipc10": ten,
     }

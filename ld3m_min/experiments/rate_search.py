@@ -20,8 +20,8 @@ from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
 from ld3m_min.experiments.cells import ABLATION, VARIANTS
 from ld3m_min.experiments.places import RECORDS, RUNS, prior_path
-from ld3m_min.experts.buffer import ExpertBuffer, experts_name
-from ld3m_min.experts.train import train_experts
+from ld3m_min.experts.buffer import ExpertBuffer
+from ld3m_min.experts.train import experts_below
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
 from ld3m_min.io.files import read_json, write_json
@@ -135,10 +135,9 @@ class Search:
         Args:
             config: of a distillation.
         """
-        if config.algorithm != "MTT":
-            return None
-        place = self.runs / experts_name(config, self.data)
-        return train_experts(config, self.data, place, device=self.device, progress=self.progress)
+        return experts_below(
+            self.runs, config, self.data, device=self.device, progress=self.progress
+        )
 
     def middle(self, config: DistilConfig, prior: AnyPrior | None) -> int:
         """The power of `FACTOR` nearest to the rate whose first step moves the codes a little.

@@ -21,8 +21,7 @@ from ld3m_min.experiments.cells import Cell
 from ld3m_min.experiments.grids import grid, missing
 from ld3m_min.experiments.places import RECORDS, RUNS
 from ld3m_min.experiments.records import as_result
-from ld3m_min.experts.buffer import experts_name
-from ld3m_min.experts.train import train_experts
+from ld3m_min.experts.train import experts_below
 from ld3m_min.generated import DRAWS, draw
 from ld3m_min.io.environment import environment, files_of, peak_memory
 from ld3m_min.io.files import write_json
@@ -199,10 +198,8 @@ def _distil(
         device: where it is run.
         progress: show bars.
     """
-    began, experts, run = time.monotonic(), None, runs / cell.name
-    if cell.algorithm == "MTT":
-        folder = runs / experts_name(config, data)
-        experts = train_experts(config, data, folder, device=device, progress=progress)
+    began, run = time.monotonic(), runs / cell.name
+    experts = experts_below(runs, config, data, device=device, progress=progress)
     expert_seconds = time.monotonic() - began
     made = distil(
         config,

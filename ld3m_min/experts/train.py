@@ -21,7 +21,7 @@ from ld3m_min.config import DistilConfig
 from ld3m_min.data.loading import check_outside
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError, NotFinite
-from ld3m_min.experts.buffer import ExpertBuffer, describe_experts
+from ld3m_min.experts.buffer import ExpertBuffer, describe_experts, experts_name
 from ld3m_min.io.checkpoints import Checkpointer, config_difference
 from ld3m_min.io.files import write_json
 from ld3m_min.io.lock import locked
@@ -94,6 +94,32 @@ def train_experts(
         for left in (folder / "parts").glob("experts-*"):  # of groups whose files are all written
             Checkpointer(left, None).clear()
     return buffer
+
+
+def experts_below(
+    runs: str | Path,
+    config: DistilConfig,
+    data: DataSplits,
+    *,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> ExpertBuffer | None:
+    """The experts that `config` asks for, which all runs share; None where it asks for none.
+
+    Args:
+        runs: folder of the runs; what is missing is trained there.
+        config: of the distillation.
+        data: its training split is trained on.
+        device: where they are trained.
+        progress: show a bar.
+
+    Raises:
+        InputError, Interrupted: as :func:`train_experts`.
+    """
+    if config.algorithm != "MTT":
+        return None
+    place = Path(runs) / experts_name(config, data)
+    return train_experts(config, data, place, device=device, progress=progress)
 
 
 def _finished(folder: Path, config: DistilConfig, data: DataSplits) -> ExpertBuffer | None:
