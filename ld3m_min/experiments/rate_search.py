@@ -116,13 +116,15 @@ class Search:
             config: of a distillation.
 
         Raises:
-            InputError: the record has tries with another prior.
+            InputError: the record has tries with another prior of that name.
         """
         if not SPACES[config.space].needs_prior:
             return None
         path = prior_path(config.prior)
         prior = load_prior(path, device=self.device)
-        if {t["prior"] for t in self.tried if t["prior"]} - {prior.networks_digest}:
+        same = (self.config(t["algorithm"], t["space"]).prior == config.prior for t in self.tried)
+        known = {t["prior"] for t, is_it in zip(self.tried, same, strict=True) if is_it}
+        if known - {None, prior.networks_digest}:
             raise InputError(
                 f"{self.file} holds tries with another prior of the name {config.prior!r}; move it "
                 "away, and search again"

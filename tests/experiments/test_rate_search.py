@@ -18,12 +18,13 @@ from ld3m_min.experiments.rate_search import (
     FIRST_SEED,
     PAIRS,
     TRIES,
+    Search,
     best_rates,
     climb,
     search,
 )
 from ld3m_min.io import stop as signals
-from ld3m_min.io.files import read_json
+from ld3m_min.io.files import read_json, write_json
 from ld3m_min.presets import PRESETS, eval_preset, preset
 from ld3m_min.run import distil
 
@@ -167,6 +168,23 @@ def test_a_search_goes_on_where_it_stopped(digits, tmp_path):
         (0.01, 0), (0.01, 1), (0.1, 0), (0.1, 1)
     ]  # fmt: skip
     assert best[("DM", "pixel")] in (0.01, 0.1) and best == best_rates(tries)
+
+
+def test_tries_with_another_prior_of_that_name_are_refused_those_of_other_names_are_not(
+    digits, tmp_path
+):
+    file = tmp_path / "tune-digits-smoke.json"
+    tried = {"key": "", "algorithm": "DM", "prior": "of another training"}
+    write_json(file, {"tries": [tried | {"space": "autoencoder"}, tried | {"space": "pixel"}]})
+
+    def look(system):
+        held = read_json(file)["tries"]
+        one = Search("smoke", digits, file, held, tmp_path, 1, 1, None, "cpu", False)
+        return one.prior(one.config("DM", system))
+
+    assert look("glad-w").source == "style-digits"  # of another name than the digits' prior
+    with pytest.raises(InputError, match="another prior of the name 'digits'"):
+        look("ld3m-paper")
 
 
 def test_a_search_for_nothing_is_refused(digits, tmp_path):
