@@ -95,12 +95,17 @@ class Group:
         )
         self.dropouts = [[m for m in n.modules() if isinstance(m, Dropout)] for n in self.networks]
 
-    def step(self, x: Float[Tensor, "R B C H W"], labels: Int[Tensor, "R B"], lr: float) -> None:
+    def step(
+        self,
+        x: Float[Tensor, "R B C H W"],
+        labels: Int[Tensor, "R B"] | Float[Tensor, "R B K"],
+        lr: float,
+    ) -> None:
         """One SGD step of each network on its own images.
 
         Args:
             x: normalised images.
-            labels: of the images.
+            labels: of the images: class numbers, or probabilities of the classes.
             lr: learning rate of this step.
         """
         self.sgd.param_groups[0]["lr"] = lr
@@ -108,7 +113,7 @@ class Group:
         if self.stacked:
             logits = self._logits(x)
             # each network's mean, summed: their gradients do not meet
-            loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+            loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="sum")
             torch.autograd.backward(loss / x.shape[1])
         else:
             for network, images, y in zip(self.networks, x, labels, strict=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Never, Protocol, runtime_checkable
 
@@ -34,6 +34,7 @@ from ld3m_min.io.seeds import seeded
 from ld3m_min.io.stop import stoppable
 from ld3m_min.io.threads import side_by_side
 from ld3m_min.networks import NETWORKS, build_network
+from ld3m_min.set_files import check_soft_labels
 from ld3m_min.training import group_size
 
 # architectures by the time that a training takes
@@ -132,6 +133,7 @@ def evaluate(
     progress: bool = False,
     out: str | Path | None = None,
     plain: bool = False,
+    labels: Float[Tensor, "B K"] | None = None,
 ) -> EvalResult:
     """Train every architecture on the set, `config.repeats` times, and test each once.
 
@@ -153,10 +155,12 @@ def evaluate(
             keeps nothing.
         plain: train one after the other with `protocol.train_network` instead: the reference,
             slow; without `out`.
+        labels: probabilities of the K classes to train on instead of the set's own labels, as of
+            :func:`~ld3m_min.evaluate.teacher.teacher_labels`; None for those labels.
 
     Raises:
-        InputError: unknown architecture; a set of other classes or size than the data; `out` holds
-            another evaluation.
+        InputError: unknown architecture; a set of other classes or size than the data; `labels`
+            that are no probabilities of them; `out` holds another evaluation.
         Busy: another process works in `out`.
         Interrupted: asked to stop, see :mod:`ld3m_min.io.stop`.
     """
@@ -167,6 +171,9 @@ def evaluate(
     check_outside(out, data)
     recipe = getattr(synthetic, "recipe", {})
     trial = _trial(synthetic, data, config, seed, recipe)
+    if labels is not None:
+        check_soft_labels(labels.cpu(), len(trial.labels), len(data.classes))
+        trial = replace(trial, labels=labels.to(trial.labels.device))
     for a in architectures:  # one that cannot be built is found before any is trained
         generator = seeded(seed, "trial", a)
         n, size = len(data.classes), data.size

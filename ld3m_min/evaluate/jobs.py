@@ -33,14 +33,14 @@ class Trial:
 
     Attributes:
         images: of the set, normalised, (B, 3, H, W).
-        labels: of the set, (B,).
+        labels: of the set, (B,); or probabilities of the classes, (B, K).
         data: real images with their normalisation.
         config: the protocol.
         seed: of the networks and their trainings.
     """
 
     images: Float[Tensor, "B 3 H W"]
-    labels: Int[Tensor, " B"]
+    labels: Int[Tensor, " B"] | Float[Tensor, "B K"]
     data: DataSplits
     config: EvalConfig
     seed: int
@@ -198,7 +198,7 @@ def build(
 def train_networks(
     networks: Sequence[Network],
     images: Float[Tensor, "B 3 H W"],
-    labels: Int[Tensor, " B"],
+    labels: Int[Tensor, " B"] | Float[Tensor, "B K"],
     config: EvalConfig,
     lr: float,
     generators: Sequence[Generator],
@@ -214,7 +214,7 @@ def train_networks(
     Args:
         networks: freshly drawn.
         images: normalised.
-        labels: of the images.
+        labels: of the images: class numbers, or probabilities of the classes.
         config: the protocol.
         lr: base learning rate.
         generators: one for each network.

@@ -49,7 +49,7 @@ def ema_decay(update: int, beta: float = 0.995) -> float:
 def train_network(
     network: nn.Module,
     images: Float[Tensor, "B ..."],
-    labels: Int[Tensor, " B"],
+    labels: Int[Tensor, " B"] | Float[Tensor, "B K"],
     config: EvalConfig,
     lr: float,
     generator: Generator,
@@ -59,7 +59,7 @@ def train_network(
     Args:
         network: freshly drawn.
         images: normalised.
-        labels: of the images.
+        labels: of the images: class numbers, or probabilities of the classes.
         config: epochs, batch, augmentation, optimiser.
         lr: base learning rate.
         generator: of the batches and of the augmentation.

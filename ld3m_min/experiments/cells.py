@@ -51,6 +51,11 @@ def _with_residual(config: DistilConfig, **changes: Any) -> DistilConfig:
     return _with_sampler(config, residual=replace(config.sampler.residual, **changes))
 
 
+def _longer(config: DistilConfig) -> DistilConfig:
+    """A configuration of three times as many iterations."""
+    return replace(config, iterations=3 * config.iterations)
+
+
 def _approximate_mtt(config: DistilConfig) -> DistilConfig:
     """A configuration with MTT's gradient as the public code has it."""
     return replace(config, mtt=replace(config.mtt, gradient="approximate"))
@@ -81,6 +86,7 @@ def _fine_tuned(config: DistilConfig, kind: str) -> DistilConfig:
     return replace(config, prior=f"{kind}-{config.prior}")
 
 
+SOFT_LABELS, LONGER = "soft-labels", "longer"
 # whose choice of one image per class is the same for every seed
 SEEDLESS = ("herding", "k-means", "class-mean")
 ABLATION = ("z-only", "c-only", "no-residual")  # table 4
@@ -116,6 +122,8 @@ VARIANTS: dict[str, Callable[[DistilConfig], DistilConfig]] = {
     # the prior of `fine-tune`, by Minimax's criteria and without them
     **{f"{kind}-prior": partial(_fine_tuned, kind=kind) for kind in ("minimax", "control")},
     **DIFFERENT,
+    SOFT_LABELS: _unchanged,  # of the evaluation
+    LONGER: _longer,
     "256px": _unchanged,  # its size is asked of the preset, which knows what else changes there
 }
 
@@ -162,6 +170,11 @@ class Cell:
         return "-".join(
             (self.dataset, self.preset, self.space, self.algorithm, f"ipc{self.ipc}", *ends)
         )
+
+    @property
+    def distilled(self) -> Cell:
+        """The cell whose distillation this one evaluates: another only with other labels."""
+        return replace(self, variant="") if self.variant == SOFT_LABELS else self
 
     def config(self) -> DistilConfig:
         """What is distilled in this cell."""

@@ -19,9 +19,11 @@ from ld3m_min.errors import InputError
 from ld3m_min.experiments.cells import (
     ABLATION,
     DIFFERENT,
+    LONGER,
     PRIOR_STEPS,
     RANDOM_PRIORS,
     SEEDLESS,
+    SOFT_LABELS,
     Cell,
 )
 from ld3m_min.experiments.places import (
@@ -89,7 +91,8 @@ def _evidence(preset: str) -> dict[str, list[Cell]]:
 
     Every system with one image per class, the primary comparisons first; then what is learned
     (table 4), time steps (figures 4 and 5), priors (table 3), the differences between paper and
-    public code, and ten images per class. Systems that know no seed have one cell.
+    public code, more iterations, a teacher's labels, and ten images per class. Systems that know
+    no seed have one cell.
 
     Args:
         preset: of the cells.
@@ -134,6 +137,13 @@ def _evidence(preset: str) -> dict[str, list[Cell]]:
                 cells("ld3m-code", "MTT" if "mtt" in v else "DM", variant=v, seeds=5)
                 for v in DIFFERENT
             )
+        ),
+        "evidence-longer": by_seed(
+            *(cells(name, "DM", variant=LONGER, seeds=6) for name in ("pixel", *primary))
+        ),
+        "evidence-labels": by_seed(
+            cells("random", variant=SOFT_LABELS, seeds=6),
+            *(cells(name, "DM", variant=SOFT_LABELS, seeds=6) for name in ("pixel", *primary)),
         ),
         "evidence-ipc10": ten,
     }

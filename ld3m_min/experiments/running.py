@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ld3m_min.config import ARCHITECTURES, DistilConfig, EvalConfig
 from ld3m_min.coresets import select
@@ -17,7 +19,8 @@ from ld3m_min.data.loading import load_data
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import EvalResult, evaluate
-from ld3m_min.experiments.cells import Cell
+from ld3m_min.evaluate.teacher import teacher_labels
+from ld3m_min.experiments.cells import SOFT_LABELS, Cell
 from ld3m_min.experiments.grids import grid, missing
 from ld3m_min.experiments.places import RECORDS, RUNS
 from ld3m_min.experiments.records import as_result
@@ -27,7 +30,7 @@ from ld3m_min.io.environment import environment, files_of, peak_memory
 from ld3m_min.io.files import write_json
 from ld3m_min.io.pictures import join_strip, save_strip
 from ld3m_min.io.stop import stoppable
-from ld3m_min.presets import eval_preset
+from ld3m_min.presets import eval_preset, for_larger_sets
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.run import Progress, distil
@@ -133,9 +136,9 @@ def make_record(
         made = _distil(cell, config, data, prior, Path(runs), device, progress)
     per_class = len(made.sets[0].labels) / len(data.classes)
     protocol = eval_preset(cell.preset, ipc=cell.ipc, per_class=per_class)
-    began = time.monotonic()
+    began, labels = time.monotonic(), _taught(cell, made.sets, data)
     if cell.space == "random":
-        result = _evaluate_each(made.sets, data, architectures, protocol, run / "evaluation")
+        result = _evaluate_each(made.sets, labels, data, architectures, protocol, run)
     else:
         result = evaluate(
             made.sets[0],
@@ -144,10 +147,29 @@ def make_record(
             config=protocol,
             progress=progress,
             out=run / "evaluation",
+            labels=labels[0],
         )
     record = _record(cell, config, protocol, data, made, result, time.monotonic() - began, device)
     _write(cell, record, made.sets[0], Path(records), run, private=bool(data.ids))
     return record
+
+
+def _taught(
+    cell: Cell, sets: Sequence[SyntheticSet], data: DataSplits
+) -> list[Float[Tensor, "B K"]] | list[None]:
+    """A teacher's labels for each set, where the cell is of that variant.
+
+    Args:
+        cell: of a grid.
+        sets: of the cell, of equal size.
+        data: on the device.
+    """
+    if cell.variant != SOFT_LABELS:
+        return [None] * len(sets)
+    each = len(data.train) / len(data.classes)
+    protocol = for_larger_sets(eval_preset(cell.preset), each)
+    images = torch.cat([one.images() for one in sets])
+    return list(teacher_labels(images, data, protocol, seed=cell.seed).chunk(len(sets)))
 
 
 def _timed(make: Callable[[], SyntheticSet]) -> Made:
@@ -198,7 +220,7 @@ def _distil(
         device: where it is run.
         progress: show bars.
     """
-    began, run = time.monotonic(), runs / cell.name
+    began, run = time.monotonic(), runs / cell.distilled.name
     experts = experts_below(runs, config, data, device=device, progress=progress)
     expert_seconds = time.monotonic() - began
     made = distil(
@@ -216,24 +238,28 @@ def _distil(
 
 def _evaluate_each(
     sets: Sequence[SyntheticSet],
+    labels: Sequence[Float[Tensor, "B K"] | None],
     data: DataSplits,
     architectures: Sequence[str],
     protocol: EvalConfig,
-    folder: Path,
+    run: Path,
 ) -> EvalResult:
     """One training of each architecture on each set, as the repeats of one result.
 
     Args:
         sets: one for each repeat.
+        labels: of each to train on; None for its own.
         data: whose held-out images are classified.
         architectures: that are trained.
         protocol: of the evaluation.
-        folder: keeps what is finished.
+        run: folder of the cell's run, which keeps what is finished.
     """
     one = replace(protocol, repeats=1)
     parts = [
-        evaluate(s, data, architectures, config=one, seed=r, out=folder / str(r))
-        for r, s in enumerate(sets)
+        evaluate(
+            s, data, architectures, config=one, seed=r, out=run / "evaluation" / str(r), labels=y
+        )
+        for r, (s, y) in enumerate(zip(sets, labels, strict=True))
     ]
     accuracies = {a: tuple(p.accuracies[a][0] for p in parts) for a in architectures}
     return EvalResult(accuracies, protocol.split)

@@ -339,6 +339,27 @@ def test_a_record_of_codes_states_what_is_shared(digits, tiny_prior, tmp_path):
     assert record["selection"] is None
 
 
+@pytest.mark.parametrize("space", ["random", "pixel"])
+def test_a_teachers_labels_are_another_evaluation_of_the_same_set(space, digits, tmp_path):
+    algorithm = "none" if space == "random" else "DM"
+    hard, soft = (
+        running.make_record(
+            grids.Cell("digits", "smoke", space, algorithm, 1, variant=variant),
+            digits,
+            records=tmp_path / "records",
+            runs=tmp_path / "runs",
+            progress=False,
+            architectures=("ConvNet",),
+        )
+        for variant in ("", "soft-labels")
+    )
+    assert soft["config"] == hard["config"] and soft["loss"] == hard["loss"]
+    assert soft["accuracies"] != hard["accuracies"]
+    runs = sorted(f.name for f in (tmp_path / "runs").iterdir())
+    assert len(runs) == 2  # the distillation is that of the first, the evaluation its own
+    assert not (tmp_path / "runs" / runs[-1] / "set").exists() or space == "random"
+
+
 def test_a_mean_of_more_than_one_is_refused_before_any_work(digits, tmp_path):
     cell = grids.Cell("digits", "smoke", "class-mean", "none", 2)
     with pytest.raises(ValueError, match=r"class-mean has one image per class, .* not ipc = 2"):
