@@ -58,6 +58,7 @@ check: $(STAMP)  ## before each commit, under a minute: format, lint, imports, t
 	$(STATIC)
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest $(FAST)
 
+book: export LD3M_REPOSITORY = $(REPOSITORY)
 book: $(STAMP)  ## distil once (the quickstart), build the book, print the accuracies
 	@mkdir -p runs
 	@echo "==> 1/3 running the quickstart: a real distillation, a few minutes on two cores"

@@ -1,9 +1,10 @@
 """What the built book needs beyond Jupyter Book.
 
-MathJax beside the pages, docstrings as plain text, a bibliography whose labels are those of the
-citations, and two repairs.
+Buttons that open the notebooks elsewhere, MathJax beside the pages, docstrings as plain text, a
+bibliography whose labels are those of the citations, and two repairs.
 """
 
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +39,30 @@ class AuthorYearStyle(PlainStyle):
     """Plain entries, sorted by author, under such labels."""
 
     default_label_style = AuthorYearLabels
+
+
+def _launch_buttons(app, config):
+    """Buttons for Colab, Binder and the repository, where LD3M_REPOSITORY says its address.
+
+    The address of a clone is unknown to it, so without one there are no buttons.
+    """
+    if not (address := os.environ.get("LD3M_REPOSITORY", "").strip().rstrip("/")):
+        return
+    options = config.html_theme_options
+    options["repository_url"] = address
+    options["repository_branch"] = os.environ.get("LD3M_BRANCH", "").strip() or "main"
+    options["use_repository_button"] = True
+    buttons = {"binderhub_url": "https://mybinder.org"}
+    if address.startswith("https://github.com/"):  # Colab opens notebooks of GitHub alone
+        buttons["colab_url"] = "https://colab.research.google.com"
+    options["launch_buttons"] = {**options.get("launch_buttons", {}), **buttons}
+
+
+def _no_launch_of_pages(app, pagename, templatename, context, doctree):
+    """A page of text with cells is no notebook that Colab or Binder could open."""
+    if not pagename.startswith("notebooks/"):
+        buttons = context.get("header_buttons", [])
+        context["header_buttons"] = [b for b in buttons if b.get("label") != "launch-buttons"]
 
 
 def _dedupe_scripts(app, pagename, templatename, context, doctree):
@@ -88,6 +113,8 @@ def setup(app):
     register_plugin("pybtex.style.formatting", "author_year", AuthorYearStyle)
     # before napoleon adds its own markup
     app.connect("autodoc-process-docstring", _plain_docstring, priority=400)
+    app.connect("config-inited", _launch_buttons)
+    app.connect("html-page-context", _no_launch_of_pages, priority=900)
     app.connect("build-finished", _copy_mathjax)
     app.connect("html-page-context", _dedupe_scripts, priority=900)
     app.connect("builder-inited", _singlehtml_nodes)
