@@ -136,9 +136,14 @@ _CPU = Preset(
 )
 # rates of the evidence, one image per class, as the search found them: powers of its factor
 _FOUND: dict[tuple[str, str], int] = {
+    ("DM", "pixel"): -2,
     ("DM", "autoencoder"): -1,
+    ("DM", "autoencoder-bytes"): 1,
     ("DM", "ld3m-paper"): -1,
+    ("DM", "ld3m-paper:no-residual"): -2,
+    ("DM", "ld3m-paper:c-only"): -2,
     ("DM", "ld3m-code"): -1,
+    ("DM", "glad-f"): -4,
 }
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
