@@ -73,8 +73,8 @@ class SyntheticSet:
             is saved with the set.
         home: the folder it was loaded from, if it was.
         soft_labels: probabilities of the K classes for each image, for who trains on them; None
-            where each image has its class and no more. `evaluate` takes `labels`, unless it is given
-            these.
+            where each image has its class and no more. `evaluate` takes `labels`, unless these are
+            given to it.
 
     Raises:
         InputTypeError: a value of another kind.

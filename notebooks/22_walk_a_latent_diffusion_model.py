@@ -662,9 +662,10 @@ fig.tight_layout()
 #
 # ```{admonition} What that means for LD3M
 # :class: ours
-# Through the plain walk, hardly anything of $\mathcal{Z}$ reaches the image: learning it would be
-# learning noise. The paper's answer is the {term}`residual`, which brings the initial state back in
-# at every step. Which initial state, the noised or the clean one, is then what matters.
+# Through the plain walk, hardly anything of $\mathcal{Z}$ reaches the image: to change it,
+# $\mathcal{Z}$ would have to grow some thirtyfold, and act as a part of the noise. The paper's
+# answer is the {term}`residual`, which brings the initial state back in at every step. Which
+# initial state, the noised or the clean one, is then what matters.
 # ```
 
 # %% tags=["hide-cell"]

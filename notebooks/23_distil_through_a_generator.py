@@ -619,7 +619,7 @@ print({name: round(share, 2) for name, share in shares.items()})
 # The digits stay digits. In $\mathcal{W}^+$ they stay clean, since every image is one that the
 # generator can draw. In $F_5$ the strokes get spots that no digit of the data has: the features
 # leave what the early layers would ever give. The authors of GLaD wanted this freedom, because a
-# synthetic image need not look real. So short a loss says little of which is better.
+# synthetic image need not look real. So short a run says little about which is better.
 # ```
 #
 # ## Exercises

@@ -198,7 +198,7 @@ fig.savefig(Path(out) / "inversion.png", dpi=100)
 #
 # ```{admonition} Answer
 # :class: dropdown
-# The number is in the figure; it depends on the machine, and is some hundred. With patience the
+# The number is in the figure; it depends on the machine, and is a few hundred. With patience the
 # optimisation passes the encoder.
 # ```
 

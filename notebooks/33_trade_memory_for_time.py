@@ -363,7 +363,8 @@ _ = axis.set_title(f"Seven plans, one gradient (T = {T})")
 #
 # ```{admonition} Answer
 # :class: dropdown
-# The work is half again as much, since one more forward pass is a third of forward and backward.
+# The work is half again as much: with frozen weights the backward pass costs about as much as the
+# forward one, so one more forward pass adds a half.
 # The time, on tensors as small as these, is about twice. At $T = 2$ it saves more than half of the
 # memory; the more steps, the more. Never choose a hollow plan. "Two-pass", the paper's, is one for
 # certain: it does more work than "per-step" and needs no less memory. "Selective" does hardly more
@@ -454,8 +455,8 @@ print(f"ten copies of them:                    {10 * copies:.1f} GiB")
 
 # %% [markdown]
 # ```{admonition} Make a prediction
-# In bfloat16 a number has three significant digits. What is the angle between its gradient and that
-# of float32, through the whole sampler: 1, 10 or 45 degrees?
+# In bfloat16 a number has two to three significant digits. What is the angle between its gradient
+# and that of float32, through the whole sampler: 1, 10 or 45 degrees?
 # ```
 
 # %% tags=["nbval-ignore-output"]
@@ -472,7 +473,7 @@ assert degrees < 5 and 0.4 < memory < 0.8
 # %% [markdown]
 # ```{admonition} Answer
 # :class: dropdown
-# About one degree. The states, the schedule and the first and last layers stay in float32.
+# Half a degree at $T = 2$. The states, the schedule and the first and last layers stay in float32.
 # ```
 #
 # ## Exercises
@@ -487,7 +488,7 @@ assert degrees < 5 and 0.4 < memory < 0.8
 # ```{admonition} Solution 1
 # :class: dropdown
 # Almost nothing is held after the forward pass, so the peak is one step's activations, or those of
-# the decoded images, whichever is larger. If other chunks of the decoder don't change the peak, it
+# the decoded images, whichever is larger. Chunks of one image and of ten give the same peak, so it
 # is the U-Net's.
 # ```
 

@@ -419,8 +419,8 @@ _ = fig.legend(
 #
 # ```{admonition} Answer
 # :class: dropdown
-# One point on the network that distilled, two to seven on the others. Here a sixteenth of the
-# numbers is nearly enough.
+# One point on the network that distilled; on the others the differences lie within the spread of
+# the trainings. Here a sixteenth of the numbers is nearly enough.
 # ```
 
 # %% tags=["hide-cell"]
@@ -495,8 +495,8 @@ assert (
 # %% [markdown]
 # **To take away.** A squared error asks for blur; absolute error, pyramid and SSIM together don't.
 # A latent space that keeps more is not better for distillation by itself: on digits, sixteen times
-# fewer numbers cost a few points. The training of a prior can be stopped anywhere and ends at the
-# same weights.
+# fewer numbers cost little that can be told from chance. The training of a prior can be stopped
+# anywhere and ends at the same weights.
 #
 # **Next:** {doc}`../book/experiments/good_prior` measures what makes a prior good, and
 # {doc}`../book/experiments/photographs` distils with one that was trained this way.

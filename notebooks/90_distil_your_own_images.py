@@ -333,8 +333,9 @@ assert last[1] > 0.8 * last[0]
 # %% [markdown]
 # ```{admonition} Solution 3
 # :class: dropdown
-# The configuration with its seed, and the data with its digest: that is all, and it is there. The
-# other entries say how fast it went, and on what.
+# The configuration with its seed, the data with its digest and, where there is one, the prior with
+# its own: it is all there. To the last bit it needs the same versions, machine and threads, too;
+# the other entries name them, and say how fast it went.
 # ```
 
 # %% tags=["hide-cell"]

@@ -15,6 +15,7 @@ SEEDS = 8  # distillations of each system
 # number of questions at most, and 6 * 2 / 2^8 = 0.047 is the last below 0.05
 MOST_SECONDARY = 6
 SMALL = 0.01  # a difference below one point is called none that matters
+LEVEL = 0.05  # of the corrected p value
 PILOT_SEEDS = tuple(range(900, 906))  # of the distillations that tell how many are needed
 
 
@@ -31,6 +32,24 @@ class Question:
     text: str
     ours: Cell
     theirs: Cell
+
+
+def verdict(low: float, high: float, p: float) -> str:
+    """What a comparison says, by the rules of the page.
+
+    Args:
+        low: end of the difference's 95 % interval, a fraction.
+        high: its other end.
+        p: corrected for the number of questions.
+
+    Returns:
+        "no difference that matters", "better", "worse" or "not known".
+    """
+    if low > -SMALL and high < SMALL:
+        return "no difference that matters"
+    if low <= 0 <= high or p >= LEVEL:
+        return "not known"
+    return "better" if low > 0 else "worse"
 
 
 def _cell(space: str, variant: str = "") -> Cell:

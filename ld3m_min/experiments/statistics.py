@@ -305,13 +305,17 @@ def without_each_network(a: Runs, b: Runs, rng: Generator) -> dict[str, Paired]:
     return {n: paired(a.only(rest), b.only(rest), rng) for n, rest in others.items()}
 
 
-def summary(comparisons: Mapping[str, Paired], primary: str | Collection[str]) -> pd.DataFrame:
+def summary(
+    comparisons: Mapping[str, Paired], primary: str | Collection[str], *, absent: int = 0
+) -> pd.DataFrame:
     """A table of comparisons, the primary ones first.
 
     Args:
         comparisons: by name; all of them.
         primary: the one or more that were named before they were measured. Their p values are
             adjusted by :func:`holm` among themselves, the others' among the others.
+        absent: how many more of the others were asked for and aren't measured yet; they count as
+            p = 1, so that no p value falls because a measurement lacks.
 
     Returns:
         Differences and intervals in percentage points, by comparison.
@@ -320,12 +324,15 @@ def summary(comparisons: Mapping[str, Paired], primary: str | Collection[str]) -
         InputError: there is no such comparison.
     """
     first = [primary] if isinstance(primary, str) else list(primary)
-    if absent := [n for n in first if n not in comparisons]:
-        raise InputError(f"no comparison {absent[0]!r}; choose {', '.join(comparisons)}")
+    if unknown := [n for n in first if n not in comparisons]:
+        raise InputError(f"no comparison {unknown[0]!r}; choose {', '.join(comparisons)}")
     families = [first, [n for n in comparisons if n not in first]]
     names = [n for family in families for n in family]
     rows = [comparisons[n] for n in names]
-    adjusted = [p for family in families for p in holm([comparisons[n].p for n in family])]
+    adjusted = [
+        *holm([comparisons[n].p for n in first]),
+        *holm([comparisons[n].p for n in families[1]] + [1.0] * absent)[: len(families[1])],
+    ]
     return pd.DataFrame(
         {
             "difference": [100 * r.mean for r in rows],

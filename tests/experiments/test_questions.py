@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from ld3m_min.experiments import grids, questions
 from ld3m_min.experiments.power import Spread, power
 from ld3m_min.experiments.rate_search import FIRST_SEED
@@ -46,3 +48,18 @@ def test_pilot_evidence_and_rate_search_have_no_seed_in_common():
     )  # made, where none counts them
     assert grids.missing("pilot", grids.RECORDS) == pilot
     assert questions.SEEDS <= min(questions.PILOT_SEEDS) <= max(questions.PILOT_SEEDS) < FIRST_SEED
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "said"),
+    [
+        (-0.004, 0.009, 0.9, "no difference that matters"),
+        (0.001, 0.009, 0.001, "no difference that matters"),  # small, however certain
+        (-0.004, 0.02, 0.001, "not known"),
+        (0.004, 0.02, 0.06, "not known"),  # the corrected p doesn't hold
+        (0.004, 0.02, 0.04, "better"),
+        (-0.02, -0.004, 0.04, "worse"),
+    ],
+)
+def test_an_interval_and_a_p_value_say_one_of_four_things(low, high, p, said):
+    assert questions.verdict(low, high, p) == said

@@ -262,6 +262,8 @@ def test_a_summary_adjusts_within_the_primary_ones_and_within_the_others():
     both = st.summary({"b": one(0.01), "a": one(0.04), "c": one(0.02), "d": one(0.3)}, ("a", "c"))
     assert [*both.index] == ["a", "c", "b", "d"]
     assert [*both["adjusted p"]] == [0.04, 0.04, 0.02, 0.3]  # two families
+    waiting = st.summary({"a": one(0.04), "c": one(0.01)}, "a", absent=4)
+    assert [*waiting["adjusted p"]] == [0.04, 0.05]  # as the least of five
     with pytest.raises(InputError, match="no comparison 'd'; choose b"):
         st.summary({"b": one(0.01)}, "d")
 
