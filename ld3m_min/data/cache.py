@@ -6,11 +6,10 @@ import hashlib
 import os
 import shutil
 import tempfile
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BufferedWriter
@@ -25,7 +24,7 @@ from torch import Tensor
 from ld3m_min.data.images import _named, read_image
 from ld3m_min.data.report import Unusable
 from ld3m_min.io.digests import digest
-from ld3m_min.io.disk import StrPath, fsync, hold, sweep
+from ld3m_min.io.disk import StrPath, new_file, sweep
 from ld3m_min.io.files import read_json, write_json
 from ld3m_min.io.memory import device_bytes
 from ld3m_min.io.progress import bar
@@ -171,11 +170,11 @@ def _kept(source: _Source, cache: Path) -> UInt8[Tensor, "N 3 H H"] | None:
     known = target.with_suffix(".unusable.json")
     _refuse_known(known, source.files)
     need = int(np.prod(source.shape))
-    handle = _begin(target, need)
-    if handle is None:
-        return None
     try:
-        with handle:
+        with ExitStack() as opened:
+            handle = _begin(target, need, opened)
+            if handle is None:
+                return None
             np.lib.format.write_array_header_1_0(
                 handle, {"descr": "|u1", "fortran_order": False, "shape": source.shape}
             )
@@ -187,17 +186,12 @@ def _kept(source: _Source, cache: Path) -> UInt8[Tensor, "N 3 H H"] | None:
                 raise
             handle.flush()
             handle.write(digest(torch.from_numpy(np.load(handle.name, mmap_mode="c"))).encode())
-            handle.flush()
-            fsync(handle.fileno())
-        os.replace(handle.name, target)
     except OSError as error:
         raise OSError(
             f"cannot keep {need / 2**20:.0f} MiB of decoded images in {target.parent}: "
             f"{error.strerror or error}; name another folder in LD3M_CACHE, or load with "
             "cache=False"
         ) from error
-    finally:
-        Path(handle.name).unlink(missing_ok=True)
     return _open_cached(target, source.shape)
 
 
@@ -260,17 +254,20 @@ def _open_cached(target: Path, shape: tuple[int, ...]) -> UInt8[Tensor, "N 3 H H
     return None
 
 
-def _begin(target: Path, need: int) -> BufferedWriter | None:
-    """A file beside `target`; None, with a warning, where the cache cannot be written to."""
+def _begin(target: Path, need: int, opened: ExitStack) -> BufferedWriter | None:
+    """A file that takes `target`'s place; None, with a warning, where none can be written.
+
+    Args:
+        target: in the cache.
+        need: bytes.
+        opened: closes the file, and puts it in its place.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
         if shutil.disk_usage(target.parent).free < need + 2**20:
             raise OSError(f"{need / 2**20:.0f} MiB are needed, less is free")
-        temporary = target.with_name(f".tmp-{uuid.uuid4().hex}-{target.name}")
-        handle = open(temporary, "wb")  # noqa: SIM115  # the caller closes it
-        hold(handle.fileno())
-        return handle
+        return opened.enter_context(new_file(target))
     except OSError as error:
         warnings.warn(
             f"no cache in {target.parent} ({error.strerror or error}): the images are kept in "

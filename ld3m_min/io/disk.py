@@ -7,12 +7,17 @@ import os
 import re
 import shutil
 import sys
-from contextlib import suppress
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedWriter
 from pathlib import Path
 
 from filelock import lock_descriptor
 
 StrPath = str | os.PathLike[str]
+ABANDONED = 3600.0  # seconds after which half-written litter is nobody's, where nothing is locked
 
 _LITTER = re.compile(r"\.tmp-[0-9a-f]{32}(-.*)?")  # what a kill in the midst of a write leaves
 _NOT_SUPPORTED = {  # of locks and fsync
@@ -95,10 +100,64 @@ def sweep(folder: StrPath) -> None:
                     os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0),
                 )
                 try:
-                    if hold(handle):
+                    if _left(handle):
                         _remove(Path(folder) / name)
                 finally:
                     os.close(handle)
+
+
+@contextmanager
+def new_file(path: StrPath) -> Iterator[BufferedWriter]:
+    """A new file beside a place, which takes the place when the block ends well.
+
+    No other process sweeps it meanwhile: it is locked from its first moment to the rename.
+
+    Args:
+        path: the place; its folder has to exist.
+
+    Yields:
+        The open file.
+
+    Raises:
+        OSError: it cannot be written; the old content is still there.
+    """
+    path = Path(path)
+    temporary, file = _open_new(path)
+    try:
+        with file:
+            yield file
+            file.flush()
+            fsync(file.fileno())
+            if sys.platform != "win32":  # where an open file cannot be renamed, nor removed
+                os.replace(temporary, path)
+        if sys.platform == "win32":
+            os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _open_new(path: Path) -> tuple[Path, BufferedWriter]:
+    """A file beside `path` that this process holds, and its name, which says that it may go."""
+    while True:
+        temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
+        file = open(temporary, "wb")  # noqa: SIM115  # the caller closes it
+        if hold(file.fileno()) and is_at(file.fileno(), temporary):
+            return temporary, file
+        file.close()  # a sweep of another process was quicker than our lock
+
+
+def is_at(handle: int, path: StrPath) -> bool:
+    """Whether an open file or folder is the one at a place.
+
+    Args:
+        handle: its descriptor.
+        path: the place.
+    """
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except OSError:
+        return False
 
 
 def try_lock(handle: int) -> bool | None:
@@ -136,6 +195,18 @@ def hold(handle: int) -> bool:
         return try_lock(handle) is not False
     except OSError:
         return False
+
+
+def _left(handle: int) -> bool:
+    """Whether nobody writes to what is open any more."""
+    if sys.platform == "win32":
+        return True  # an open file cannot be removed there
+    try:
+        free = try_lock(handle)
+    except OSError:
+        return False
+    # where the file system has no locks, only its age tells
+    return time.time() - os.fstat(handle).st_mtime > ABANDONED if free is None else free
 
 
 def _remove(place: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ld3m_min.errors import InputError
-from ld3m_min.io.disk import StrPath, _remove, flush, fsync, hold, sweep, why
+from ld3m_min.io.disk import StrPath, _remove, flush, hold, is_at, new_file, sweep, why
 
 
 def write_bytes(path: StrPath, data: bytes) -> None:
@@ -29,20 +29,13 @@ def write_bytes(path: StrPath, data: bytes) -> None:
         OSError: it cannot be written; the old content is still there.
     """
     path = Path(path)
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
-        with open(temporary, "wb") as file:
-            hold(file.fileno())
+        with new_file(path) as file:
             file.write(data)
-            file.flush()
-            fsync(file.fileno())
-        os.replace(temporary, path)
         flush(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise OSError(
             f"cannot write {path.name} in {path.parent}: {why(error)}; nothing was changed"
         ) from error
@@ -91,7 +84,6 @@ def replace_folder(folder: StrPath) -> Iterator[Path]:
         )
     try:
         sweep(folder.parent)
-        temporary.mkdir(parents=True)
         handle = _held(temporary)
         yield temporary
         for place in sorted(temporary.rglob("*")):
@@ -129,7 +121,6 @@ def scratch_folder(parent: StrPath) -> Iterator[Path]:
         The empty folder.
     """
     place, handle = Path(parent) / f".tmp-{uuid.uuid4().hex}-scratch", None
-    place.mkdir(parents=True)
     try:
         handle = _held(place)
         yield place
@@ -140,12 +131,21 @@ def scratch_folder(parent: StrPath) -> Iterator[Path]:
 
 
 def _held(folder: Path) -> int | None:
-    """Descriptor of a folder that no other process sweeps while it is open; None on Windows."""
-    if sys.platform == "win32":
-        return None
-    handle = os.open(folder, os.O_RDONLY)
-    hold(handle)
-    return handle
+    """Make a folder that no other process sweeps while it is open.
+
+    Returns:
+        Its descriptor; None on Windows.
+    """
+    while True:
+        folder.mkdir(parents=True)
+        if sys.platform == "win32":
+            return None
+        with suppress(FileNotFoundError):  # a sweep of another process was quicker than our lock
+            handle = os.open(folder, os.O_RDONLY)
+            if hold(handle) and is_at(handle, folder):
+                return handle
+            os.close(handle)
+        _remove(folder)
 
 
 def write_json(path: StrPath, value: object) -> None:
@@ -183,7 +183,7 @@ def read_json(path: StrPath) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, too
         raise InputError(
             f"{path} is not valid JSON ({error}); it is damaged or not one of our files"
         ) from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ld3m_min.errors import Busy
-from ld3m_min.io.disk import StrPath, sweep, try_lock, why
+from ld3m_min.io.disk import StrPath, is_at, sweep, try_lock, why
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,7 @@ class Lock:
         Raises:
             OSError: it was deleted, moved, or its disk was unmounted.
         """
-        try:
-            same = os.path.samestat(os.stat(self.folder / ".lock"), os.fstat(self.handle))
-        except OSError:
-            same = False
-        if not same:
+        if not is_at(self.handle, self.folder / ".lock"):
             raise OSError(
                 f"{self.folder} has vanished while the run was at work (deleted, moved, or its "
                 "disk unmounted); nothing was written in its place. Bring it back, and the same "

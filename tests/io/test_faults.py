@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,10 @@ import torch
 from ld3m_min import run
 from ld3m_min.distillers import DISTILLERS
 from ld3m_min.distillers.dm import DM
+from ld3m_min.errors import InputError
 from ld3m_min.io import disk, files, seeds
 from ld3m_min.io.checkpoints import Checkpointer
+from ld3m_min.io.files import read_json, replace_folder, write_bytes, write_json
 from ld3m_min.io.lock import locked
 from ld3m_min.io.stop import Interrupted, stop_after
 from ld3m_min.learner import Learner
@@ -511,3 +515,52 @@ def test_counted_draws_do_not_depend_on_order():
     }
     for k in reversed(list(draws)):
         assert torch.equal(draws[k], torch.randn(4, generator=seeds.seeded(0, *k)))
+
+
+def test_writers_of_one_folder_leave_each_others_files_alone(tmp_path):
+    """Each sweeps what killed writers left; what another is writing at the moment is no such."""
+
+    def write(who):
+        for i in range(60):
+            write_json(tmp_path / f"{who}.json", {"who": who, "i": i})
+            with replace_folder(tmp_path / f"folder {who}") as place:
+                (place / "file").write_text(str(i))
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(write, who) for who in range(4)]:
+            done.result()
+    assert {read_json(tmp_path / f"{who}.json")["i"] for who in range(4)} == {59}
+    assert len(list(tmp_path.iterdir())) == 8  # and no litter
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be removed there")
+def test_a_file_that_was_swept_before_it_was_locked_is_begun_again(tmp_path, monkeypatch):
+    true, swept = disk.hold, []
+
+    def too_late(handle):
+        for name in [p for p in tmp_path.iterdir() if not swept]:
+            swept.append(name)
+            name.unlink()
+        return true(handle)
+
+    monkeypatch.setattr(disk, "hold", too_late)
+    write_bytes(tmp_path / "kept", b"whole")
+    assert swept and [p.name for p in tmp_path.iterdir()] == ["kept"]
+    assert (tmp_path / "kept").read_bytes() == b"whole"
+
+
+def test_without_locks_only_old_litter_is_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "try_lock", lambda handle: None)
+    young, old = (tmp_path / f".tmp-{k * 32}-x" for k in "ab")
+    for litter in (young, old):
+        litter.write_bytes(b"")
+    os.utime(old, (0, time.time() - 2 * disk.ABANDONED))
+    disk.sweep(tmp_path)
+    assert young.exists() and not old.exists()
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 200_000], ids=["a long number", "a deep list"])
+def test_json_that_python_cannot_hold_is_refused(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InputError, match="is not valid JSON"):
+        read_json(tmp_path / "x.json")

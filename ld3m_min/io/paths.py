@@ -1,0 +1,51 @@
+"""Paths as they are typed: `~` brought to the folder that it stands for, words kept to folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ld3m_min.errors import InputError
+from ld3m_min.io.disk import StrPath
+
+
+def expanded(path: StrPath) -> Path:
+    """A path whose leading `~` or `~user` is brought to the home folder that it stands for.
+
+    Done twice, it is the same.
+
+    Args:
+        path: as it was given. As text, `./~` is a folder of that name.
+
+    Returns:
+        The path, as it may be checked and opened.
+
+    Raises:
+        InputError: there is no such user, or nobody knows a home of one's own.
+    """
+    given = os.fspath(path)
+    home = os.path.expanduser(given)
+    if given.startswith("~") and home == given:
+        raise InputError(
+            f"{given!r} begins with {Path(given).parts[0]}, and no home folder of that user is "
+            "known; give the whole path, from the root of the disk on"
+        )
+    found = Path(home)
+    # a Path has no ./ in front that would keep it from being expanded the next time
+    return found.absolute() if str(found).startswith("~") else found
+
+
+def folder_text(path: StrPath) -> str:
+    """A folder as text that is nothing but a path: never the name of a data set or preset.
+
+    Args:
+        path: as it was given, such as "digits" for the folder `./digits`.
+
+    Returns:
+        The path, a bare word with `./` in front.
+
+    Raises:
+        InputError: as :func:`expanded`.
+    """
+    found = str(expanded(path))
+    return os.path.join(os.curdir, found) if Path(found).name == found else found
