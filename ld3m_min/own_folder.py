@@ -12,7 +12,9 @@ from ld3m_min.data.glance import Glance
 from ld3m_min.errors import InputError
 from ld3m_min.io.files import read_json
 from ld3m_min.prior.class_matching import _by_name
-from ld3m_min.prior.saving import STYLE
+from ld3m_min.prior.compvis import STAND_ALONE, UNCONDITIONAL, described
+from ld3m_min.prior.compvis_files import config_beside
+from ld3m_min.prior.saving import STYLE, autoencoder_alone, read_index
 from ld3m_min.prior.weights import SHIPPED, find_prior
 from ld3m_min.spaces.build import SPACES
 
@@ -39,7 +41,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Known:
-    """What a prior's folder says of it, without its weights being read.
+    """What a prior says of itself, without its weights being read.
 
     Attributes:
         name: as it was given.
@@ -91,10 +93,13 @@ def choose(found: Glance, given: Mapping[str, Any]) -> Choice:
 
 
 def _known(prior: str) -> _Known:
-    """What a prior's folder says of it."""
+    """What a prior says of itself, found as :func:`~ld3m_min.prior.loading.load_prior` finds it."""
+    if (config := config_beside(prior)) is not None:
+        kind, params = described(config)
+        conditional = params.get("cond_stage_config", UNCONDITIONAL) != UNCONDITIONAL
+        return _Known(prior, False, kind not in STAND_ALONE, conditional, (), None, False)
     folder = find_prior(prior).folder
-    index = read_json(folder / "model_index.json")
-    index = index if isinstance(index, dict) else {}
+    index = {} if autoencoder_alone(folder) else read_index(folder)
     own = index.get("_class_name") == _OWN
     names = index.get("classes", ())
     return _Known(

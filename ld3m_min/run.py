@@ -27,6 +27,7 @@ from ld3m_min.io.checkpoints import Checkpoint, Checkpointer
 from ld3m_min.io.devices import checked_device
 from ld3m_min.io.lock import Lock, locked
 from ld3m_min.io.modes import ordinary_modes
+from ld3m_min.io.paths import expanded
 from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import DEADLINE, Stop
 from ld3m_min.learner import Learner, make_learner
@@ -122,6 +123,7 @@ def distil(
             "that size"
         )
     checked_device(device)
+    out = None if out is None else expanded(out)  # once, before it is checked
     check_outside(out, data)
     with_licence({}, licence)  # an empty one is refused before the work, not after it
     config = replace(config, dataset=data.name)  # what the set and its checkpoints are of
@@ -130,7 +132,7 @@ def distil(
             work = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="ld3m-")))
             lock = None
         else:
-            work = Path(out).expanduser().absolute()  # whatever becomes of the working directory
+            work = out.absolute()  # whatever becomes of the working directory
             lock = held.enter_context(locked(work))
         setup = prepare(config, data, prior, device=device, progress=progress, class_map=class_map)
         rehearse(setup, work)

@@ -11,12 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from ld3m_min.commands import parsed
 from ld3m_min.commands.distil import COMMAND
-from ld3m_min.commands.own_folder import changes, command_line
+from ld3m_min.commands.own_folder import changes, command_line, own_out
 from ld3m_min.config import NetworkConfig
+from ld3m_min.data import load_data
 from ld3m_min.data.dataset import ImageDataset
 from ld3m_min.data.glance import glance
 from ld3m_min.data.splits import DataSplits
@@ -27,6 +30,7 @@ from ld3m_min.own_folder import choose
 from ld3m_min.presets import PRESETS
 from ld3m_min.prior.architecture import build_prior
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.loading import load_prior
 from ld3m_min.prior.presets import prior_preset
 from ld3m_min.report import preview as preview_module
 from ld3m_min.report.accuracy import ALL, DISTILLED, NETWORKS, RANDOM, Judged
@@ -41,6 +45,7 @@ from ld3m_min.run import Progress
 from ld3m_min.spaces.base import Space
 from ld3m_min.synthetic import SyntheticSet
 
+from .parity._data import load_json, load_tensors
 from .trust.common import folder_of, picture
 
 HOSTILE = ('<b>x & "q', "عربي", "long " * 40)
@@ -176,6 +181,41 @@ def test_the_space_is_what_the_prior_allows(classes, denoiser, space, tmp_path):
     assert (chosen.space, chosen.size) == (space, 16) and "prior" in chosen.why
 
 
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({}, "does not know every class"),
+        ({"cond_stage_config": "__is_unconditional__"}, "knows no classes"),
+    ],
+)
+def test_a_released_checkpoint_with_its_yaml_is_a_prior(changes, words, tmp_path):
+    values = load_json("compvis_tiny")
+    values["model"]["params"] |= changes
+    (tmp_path / "m.safetensors").write_bytes(b"the weights are not read")
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(values))
+    found = glance(folder_of(tmp_path / "pets", n=1))
+    given = {"prior": str(tmp_path / "m.safetensors")}
+    chosen = choose(found, given)
+    assert (chosen.space, chosen.size) == ("autoencoder", 32) and words in chosen.why
+    assert choose(found, given | {"space": "ld3m"}).space == "ld3m"
+    (tmp_path / "m.yaml").unlink()
+    with pytest.raises(InputError, match="with its yaml beside it"):
+        choose(found, given)
+
+
+def test_an_autoencoder_in_a_checkpoint_cannot_denoise(tmp_path):
+    first = load_json("compvis_tiny")["model"]["params"]["first_stage_config"]
+    (tmp_path / "vae.ckpt").write_bytes(b"the weights are not read")
+    (tmp_path / "vae.yaml").write_text(
+        yaml.safe_dump({"model": first | {"target": "ldm.models.autoencoder.VQModel"}})
+    )
+    found = glance(folder_of(tmp_path / "pets", n=1))
+    given = {"prior": str(tmp_path / "vae.ckpt")}
+    assert "is an autoencoder alone" in choose(found, given).why
+    with pytest.raises(InputError, match="is an autoencoder alone and cannot denoise"):
+        choose(found, given | {"space": "ld3m"})
+
+
 def test_without_a_prior_pixels_are_learned(tmp_path):
     chosen = choose(glance(folder_of(tmp_path / "pets", n=1)), {})
     assert (chosen.space, chosen.size) == ("pixel", 32) and "no prior" in chosen.why
@@ -221,7 +261,7 @@ def test_mistakes_are_sentences_before_any_work(pets, tmp_path, monkeypatch):
         "is an autoencoder alone": [pets, "--space", "ld3m", "--prior", alone],
         "no such folder": [pets, "--prior", "./nowhere"],
         "is for a folder of images; give it": ["own"],
-        "there is none called 'digits'": ["own", "--dataset", "digits"],
+        r"there is none called '\./digits'": ["own", "--dataset", "digits"],
         "training images, fewer than the 9": [pets, "--ipc", "9"],
         "two data sets": [pets, "--dataset", "digits"],
     }
@@ -241,6 +281,47 @@ def test_a_folder_called_like_a_preset_is_told(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="taken for the preset"):
         assert COMMAND.resolved(["smoke"]).preset == "smoke"
     assert COMMAND.resolved(["./smoke"]).preset == "own"
+
+
+@pytest.mark.parametrize("name", ["digits", "letters", "imagenette", "ImageNette-fastai", "smoke"])
+def test_a_folder_called_like_a_data_set_is_still_the_folder(name, tmp_path, monkeypatch):
+    """Its images are distilled, and the command that is noted asks for them again."""
+    monkeypatch.chdir(tmp_path)
+    folder_of(tmp_path / name, n=4)
+    (tmp_path / "mine.yml").write_text(f"dataset: {name}")
+    ways = [
+        [f"./{name}"],
+        [f"{name}/"],
+        ["own", "--dataset", name],
+        ["own", "--config", "mine.yml"],
+    ]
+    for words in [*ways, *([[name]] * (name not in PRESETS))]:
+        call = COMMAND.resolved(words)
+        assert call.preset == "own" and call.config.dataset == f"./{name}"
+        data = load_data(call.config.dataset, size=16, cache=False, progress=False)
+        assert (data.name, data.classes) == (name, ("apple", "bear"))
+        again = COMMAND.resolved(shlex.split(command_line(call))[4:])
+        assert (again.preset, again.config) == ("own", call.config)
+        assert own_out(call.options, call.given).as_posix() == f"runs/{name}"
+
+
+def test_a_home_is_put_into_every_path_before_it_is_checked(tmp_path, monkeypatch):
+    for name in ("home", "here"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LD3M_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path / "here")
+    folder_of(tmp_path / "home" / "photos", n=4)
+    before = set((tmp_path / "home").rglob("*"))
+    with pytest.raises(InputError, match="lies in the folder of the images"):
+        run("~/photos", "--out=~/photos/run")
+    with pytest.raises(InputError, match="lies in the data's own folder"):
+        parsed(["select", "~/photos", "--out=~/photos/run"])()
+    assert set((tmp_path / "home").rglob("*")) == before
+    run("~/photos", "--out=~/run", "--no-evaluate")
+    made = {p.name for p in (tmp_path / "home" / "run").iterdir()}
+    assert {"set", "preview.html", "report.html"} <= made
+    assert not list((tmp_path / "here").iterdir())
 
 
 # -- the whole way
@@ -531,3 +612,18 @@ def test_the_command_is_given_back(pets):
         "--learn-c": ("True", "False"),
         "--seed": ("0", "4"),
     }
+
+
+@pytest.mark.filterwarnings("ignore:the prior blurs your images")
+def test_a_released_checkpoint_or_an_autoencoder_alone_distils(pets, tmp_path, capsys):
+    """As the early check takes them, so does the run."""
+    checkpoint, alone = tmp_path / "m.safetensors", tmp_path / "alone"
+    save_file(load_tensors("compvis_tiny"), checkpoint)
+    checkpoint.with_suffix(".yaml").write_text(yaml.safe_dump(load_json("compvis_tiny")))
+    load_prior(checkpoint).autoencoder.save_pretrained(alone)
+    whys = {checkpoint: "'s denoiser does not know every class", alone: " is an autoencoder alone"}
+    for prior, why in whys.items():
+        out = tmp_path / f"out-{prior.stem}"
+        run(pets, "--prior", prior, "--iterations", "2", "--no-evaluate", "--out", out)
+        assert f"autoencoder (the prior{why}" in capsys.readouterr().out
+        assert (out / "set" / "set.json").is_file()

@@ -14,9 +14,11 @@ import yaml
 
 from ld3m_min.commands.fields import said_type, shown, with_options, without_empty
 from ld3m_min.commands.old_names import translated
-from ld3m_min.commands.options import Options
+from ld3m_min.commands.options import Options, with_homes
 from ld3m_min.config import hints_of, joined, nested_fields, to_dict
 from ld3m_min.errors import InputError
+from ld3m_min.io.paths import expanded, folder_text
+from ld3m_min.io.text import yaml_of
 from ld3m_min.io.values import converted, from_dict
 from ld3m_min.presets import RULED_BY
 
@@ -96,11 +98,15 @@ class Command(Generic[OptionsT, ConfigT]):
             SystemExit: an option is unknown (code 2).
         """
         said = self._cli(words, self._said_type(self.preset))
+        said = replace(said, run=with_homes(said.run))
         file = {} if said.run.config is None else read_fields(said.run.config, self.config)
         words_said = without_empty(said.fields)
         if self.own:
             said = self._with_folder(said, words_said)
         given = joined(file, words_said, self.config, extend=True)
+        if self.own and said.preset == self.own and given.get("dataset"):
+            # a folder that is called as a data set or preset is stays the folder from here on
+            words_said["dataset"] = given["dataset"] = folder_text(str(given["dataset"]))
         try:
             base = to_dict(self.base(said.preset, given, said.run))
             values = joined(base, file, self.config)
@@ -119,9 +125,10 @@ class Command(Generic[OptionsT, ConfigT]):
             fields: the fields that were given; gains the folder as `dataset`.
 
         Raises:
-            InputError: the word is neither a preset nor a folder, or there are two data sets.
+            InputError: the word is neither a preset nor a folder, is in the home of a user that
+                there isn't, or there are two data sets.
         """
-        word, there = said.preset, Path(said.preset).expanduser().exists()
+        word, there = said.preset, expanded(said.preset).exists()
         if word in self.presets:
             if there and "dataset" not in fields:
                 warnings.warn(
@@ -216,11 +223,7 @@ def read_fields(file: Path, kind: type) -> dict[str, Any]:
         InputError: the file is not YAML, or holds something else than fields.
         OSError: it can't be read.
     """
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not yaml: {' '.join(str(error).split())}") from error
-    return _checked_fields(found, kind, f"{file}:")
+    return _checked_fields(yaml_of(file.read_bytes(), file), kind, f"{file}:")
 
 
 def _checked_fields(found: object, kind: type, where: str) -> dict[str, Any]:

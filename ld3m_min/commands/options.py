@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ld3m_min.errors import InputError
 from ld3m_min.io.devices import checked_device
+from ld3m_min.io.paths import expanded
 from ld3m_min.io.stop import stop_after
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,23 @@ class DataOptions(LongOptions):
 
     data_path: Path | None = None
     split: Literal["paper", "fastai"] | None = None
+
+
+def with_homes(options: T) -> T:
+    """Options, the `~` of every path brought to the home folder that it stands for.
+
+    A shell does so for a word that begins with it, and not for `--out=~/run`. Done once, before
+    anything looks at them, what is checked is what is written to.
+
+    Args:
+        options: a dataclass.
+
+    Raises:
+        InputError: there is no such user.
+    """
+    assert is_dataclass(options) and not isinstance(options, type)
+    given = {f.name: getattr(options, f.name) for f in fields(options)}
+    return replace(options, **{k: expanded(v) for k, v in given.items() if isinstance(v, Path)})
 
 
 def begin(device: str, max_seconds: float | None = None) -> None:

@@ -20,6 +20,7 @@ from ld3m_min.errors import InputError
 from ld3m_min.experts.buffer import experts_name
 from ld3m_min.io.environment import environment, peak_memory
 from ld3m_min.io.files import write_json
+from ld3m_min.io.paths import expanded
 from ld3m_min.io.progress import say
 from ld3m_min.own_folder import Choice, choose
 from ld3m_min.presets import eval_preset, preset
@@ -76,7 +77,7 @@ def _ruling(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def _seen(given: Mapping[str, Any]) -> Glance:
     """The folder, as looked at."""
-    folder = Path(str(given["dataset"])).expanduser()
+    folder = expanded(str(given["dataset"]))
     if not folder.exists():
         raise InputError(
             f"the preset {OWN} is for a folder of images, and there is none called "
@@ -89,7 +90,7 @@ def own_out(options: DistilOptions, given: Mapping[str, Any]) -> Path:
     """The folder of the run: the one that was given, or one below runs/ with the images' name."""
     if options.out is not None:
         return options.out
-    return Path("runs") / Path(str(given["dataset"])).expanduser().resolve().stem
+    return Path("runs") / expanded(str(given["dataset"])).resolve().stem
 
 
 def run_own(call: Call[DistilOptions, DistilConfig]) -> None:

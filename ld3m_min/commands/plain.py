@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 
 import tyro
 
+from ld3m_min.commands.options import with_homes
+
 OptionsT = TypeVar("OptionsT")
 
 
@@ -32,9 +34,10 @@ class PlainCommand(Generic[OptionsT]):
         """What the words after the command ask for, ready to be called.
 
         Raises:
+            InputError: a path is in the home of a user that there isn't.
             SystemExit: help was asked for (code 0), or an option is unknown (code 2).
         """
         said = tyro.cli(
             self.options, args=words, prog=f"ld3m_min {self.name}", description=self.about
         )
-        return partial(self.run, said)
+        return partial(self.run, with_homes(said))

@@ -59,14 +59,19 @@ def run(call: Call[RateSearchOptions, DistilConfig]) -> None:
     begin(options.device, options.max_seconds)
     if "lr" in call.given:
         raise InputError("--lr is what is searched for; leave it out")
+    _refuse_without_use(call)
     data = load_data(config.dataset, size=config.size)
     best: dict[tuple[str, str], float] = {}
     changes = {k: v for k, v in call.given.items() if k not in NO_CHANGE}
     if options.networks:
         found = network_rates(
-            call.preset, data, records=options.records or RECORDS, only=options.only,
+            call.preset,
+            data,
+            ipc=config.ipc,
+            records=options.records or RECORDS,
+            only=options.only,
             device=options.device,
-        )  # fmt: skip
+        )
         print("\n".join(f"{name:8s} lr = {lr:g}" for name, lr in found.items()))
         return
     with preset_with(call.preset, changes) as name:
@@ -83,6 +88,21 @@ def run(call: Call[RateSearchOptions, DistilConfig]) -> None:
             )
     for (algorithm, system), lr in best.items():
         print(f"{algorithm:4s} {system:12s} lr = {lr:g}")
+
+
+def _refuse_without_use(call: Call[RateSearchOptions, DistilConfig]) -> None:
+    """InputError where an option was given that this search has no use for."""
+    options, other = call.options, {"dataset", "size", "ipc"}
+    if options.networks:
+        lost = [k for k in ("seeds", "repeats") if getattr(options, k) != 1]
+        lost += [k for k in call.given if k not in other]
+        what = "--networks searches rates on random real images"
+    else:
+        lost = [k for k in ("algorithm", "space") if options.only and k in call.given]
+        what = f"--only {options.only} says what is searched"
+    if lost:
+        names = ", ".join("--" + k.replace("_", "-") for k in lost)
+        raise InputError(f"{what}, and has no use for {names}; leave it out")
 
 
 def _searched(call: Call[RateSearchOptions, DistilConfig]) -> list[str]:

@@ -27,6 +27,7 @@ from ld3m_min.io.digests import digest
 from ld3m_min.io.disk import StrPath, new_file, sweep
 from ld3m_min.io.files import read_json, write_json
 from ld3m_min.io.memory import device_bytes
+from ld3m_min.io.paths import expanded
 from ld3m_min.io.progress import bar
 
 DECODING = 2  # part of the cache's key: raise it when `read_image` gives other pixels than before
@@ -38,7 +39,7 @@ def cache_folder() -> Path:
     It may be deleted at any time.
     """
     if given := os.environ.get("LD3M_CACHE"):
-        return Path(given).expanduser()
+        return expanded(given)
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     except RuntimeError:  # a user without a home, as in some containers

@@ -22,6 +22,7 @@ from ld3m_min.data.splits import DataSplits
 from ld3m_min.data.subsets import Subset, subset
 from ld3m_min.errors import InputError
 from ld3m_min.io.disk import StrPath
+from ld3m_min.io.paths import expanded
 
 OFFICIAL = "ILSVRC2012_val_"  # begins the names of ImageNet's validation images, in every copy
 OFFICIAL_COUNT = 50  # of them in each class
@@ -170,7 +171,7 @@ def load_subset(
 
 def folder_of(path: StrPath) -> Path:
     """The folder of a path, unpacked where it is an archive."""
-    root = Path(path).expanduser()
+    root = expanded(path)
     if is_archive(root):
         return unpack(root, cache_folder() / "archives").resolve()
     if not root.is_dir():

@@ -59,9 +59,9 @@ def list_images(
 
     Raises:
         FileNotFoundError: there is no class folder, or one of `only` is missing.
-        InputError: class folders that are empty, the same twice, or named alike but for case;
-            images beside the class folders; anything in a class folder that is no image file. Names
-            all of them.
+        InputError: class folders that are empty, the same twice, named alike but for case, or by
+            what is no text; images beside the class folders; anything in a class folder that is no
+            image file. Names all of them.
     """
     root = Path(root)
     found = _class_folders(root, only)
@@ -164,6 +164,11 @@ def _class_folders(root: Path, only: Sequence[str] | None) -> dict[str, Path]:
     ]:
         raise InputError(
             _named(stray, f"in {root.name!r} lie in no class folder; move or remove them")
+        )
+    if odd := [name for name in found if name != name.encode(errors="ignore").decode()]:
+        # no set could say which class it is: records, cards and digests are UTF-8
+        raise InputError(
+            f"the name of the class folder {odd[0]!r} of {root.name!r} is not UTF-8 text; rename it"
         )
     if not found:
         raise FileNotFoundError(

@@ -19,6 +19,7 @@ from ld3m_min.data.splits import DataSplits
 from ld3m_min.data.subsets import SUBSETS
 from ld3m_min.errors import InputError
 from ld3m_min.io.disk import StrPath
+from ld3m_min.io.paths import expanded, folder_text
 from ld3m_min.io.values import converted, within
 
 
@@ -40,7 +41,8 @@ def load_data(
     "imagenette-fastai" is split="fastai".
 
     Args:
-        name_or_path: which.
+        name_or_path: which; text that is a name, such as "digits", is that data set, and
+            "./digits" or a `Path` the folder.
         path: where a subset's images lie, see :func:`~ld3m_min.data.folders.load_subset`.
         size: side of the square images in pixels, a whole number; None takes 32 for digits and
             letters, and 128 for image files.
@@ -58,7 +60,10 @@ def load_data(
         FileNotFoundError: no such name or folder.
         InputError: an argument that doesn't apply, or images that cannot be read.
     """
-    given = str(name_or_path)
+    # a Path is never a name
+    given = (
+        folder_text(name_or_path) if isinstance(name_or_path, os.PathLike) else str(name_or_path)
+    )
     if not given.strip():
         raise InputError(
             "an empty name is no data set; give 'digits', 'letters', a subset of ImageNet, or the "
@@ -106,9 +111,9 @@ def load_data(
 
 def _existing(given: str) -> Path:
     """The path of that name, here or in `LD3M_DATA`."""
-    folder, home = Path(given).expanduser(), os.environ.get("LD3M_DATA")
+    folder, home = expanded(given), os.environ.get("LD3M_DATA")
     if not folder.exists() and home:
-        folder = Path(home) if Path(home).name == given else Path(home) / given
+        folder = Path(home) if Path(home).name == str(folder) else Path(home) / folder
     if not folder.exists():
         raise FileNotFoundError(
             f"no data set called {given!r} and no folder of that name; use 'digits', "
@@ -125,12 +130,12 @@ def check_outside(out: StrPath | None, data: DataSplits) -> None:
         data: the data.
 
     Raises:
-        InputError: `out` is the data's folder or in it.
+        InputError: `out` is the data's folder or in it, or in the home of a user that there isn't.
     """
     if (
         out is not None
         and data.root is not None
-        and Path(out).absolute().resolve().is_relative_to(data.root)
+        and expanded(out).absolute().resolve().is_relative_to(data.root)
     ):
         raise InputError(
             f"{out} lies in the data's own folder, where the next reading would take it for "

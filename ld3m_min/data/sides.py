@@ -48,11 +48,12 @@ def look_at_folder(path: StrPath) -> FolderLook:
 
     Raises:
         FileNotFoundError: no such folder, or no class in it.
-        InputError: a class without images, or files that are no images.
+        InputError: a class without images, or more files that are no images than are left out.
     """
     root = folder_of(path)
     split = is_split(root / "train")
-    listing = list_images(root / "train" if split else root)
+    # what is left out when the images are read is not counted
+    listing = list_images(root / "train" if split else root, left_out={})
     counts = tuple(len(c.files) for c in listing)
     if split:
         apart = any(is_split(root / n) for n in HELD_OUT) and is_split(root / "test")

@@ -23,10 +23,11 @@ from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.experiments.cells import Cell
 from ld3m_min.experiments.places import RUNS
+from ld3m_min.experiments.records import add_entry
 from ld3m_min.experts.train import experts_below
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
-from ld3m_min.io.files import read_json, write_json
+from ld3m_min.io.files import read_json
 from ld3m_min.io.progress import bar
 from ld3m_min.run import Progress, distil
 
@@ -168,9 +169,14 @@ def measure(
     Returns:
         The record. Its "points" have the cell's `name` and `key`, and the `cosine` and `length` of
         each learned code.
+
+    Raises:
+        InputError: the record is of other settings or images.
     """
-    record: dict[str, Any] = {"schema": 1, "what": "first gradients, changed against base"}
-    record |= {"points": read_json(file)["points"] if Path(file).exists() else []}
+    head: dict[str, Any] = {"schema": 1, "what": "first gradients, changed against base"}
+    head |= {"environment": environment("cpu")}
+    points: list[dict[str, Any]] = read_json(file)["points"] if Path(file).exists() else []
+    known = {p["name"]: p["key"] for p in points}
     cells = [
         (replace(d.changed, seed=seed), replace(d.base, seed=seed))
         for d in differences
@@ -178,14 +184,18 @@ def measure(
     ]
     for cell, base in bar(cells, desc="first gradients", show=progress):
         key = digest([asdict(cell.config()), asdict(base.config()), data.train.digest])
-        if key in [p["key"] for p in record["points"]]:
+        if known.get(cell.name, key) != key:
+            raise InputError(
+                f"{file} holds {cell.name} with other settings or images; move it away, and "
+                "measure again"
+            )
+        if cell.name in known:
             continue
         first, other = (first_gradient(c, data, runs=runs, progress=progress) for c in (cell, base))
         point: dict[str, Any] = {"name": cell.name, "key": key}
         point |= {code: asdict(changed(first[code], other[code])) for code in first}
-        record["points"].append(point)
-        write_json(file, record | {"environment": environment("cpu")})
-    return record
+        points = add_entry(file, head, "points", point)
+    return head | {"points": points}
 
 
 def gradient_means(file: str | Path) -> dict[tuple[str, str], Change]:

@@ -1,4 +1,4 @@
-"""Figures of numbers and images; nothing is computed here."""
+"""Figures of numbers and images; nothing is measured here."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from matplotlib.rcsetup import cycler
 from torch import Tensor
 
 from ld3m_min.evaluate.cross_architecture import EvalResult
+from ld3m_min.experiments import real_images
+from ld3m_min.experiments.results import Results, label
 
 # told apart by the colour-blind, and dark enough for text on white
 BLUE, ORANGE, PURPLE, GREY = "#1f5fa8", "#b4530a", "#7a3fa0", "#57606a"
@@ -161,6 +163,58 @@ def accuracy_bars(results: Mapping[str, EvalResult], chance: float | None = None
     return figure
 
 
+# of the figure of what ten images are worth: system, colour and style of its line
+WORTH = (
+    ("pixel", "#57606a", ":"),
+    ("autoencoder", "#7a3fa0", "-."),
+    ("ld3m-paper", "#b4530a", "--"),
+    ("ld3m-code", "#1f5fa8", "-"),
+)
+
+
+def worth(found: Results, algorithm: str = "DM") -> Figure | None:
+    """What real images are worth: the curve of random ones, and a line for each measured system.
+
+    Args:
+        found: the records.
+        algorithm: that distilled the systems of `WORTH`.
+
+    Returns:
+        The figure; None where the curve is not measured.
+    """
+    if found.real is None:
+        return None
+    known = real_images.curve(found.real)
+    counts = sorted(n for n in known if n)
+    figure, axis = plt.subplots(figsize=(6, 3.4))
+    middle = [100 * known[n].mean() for n in counts]
+    spread = [100 * known[n].std() for n in counts]
+    axis.errorbar(
+        counts,
+        middle,
+        spread,
+        marker="o",
+        ms=4,
+        capsize=3,
+        color="black",
+        label="random real images",
+    )
+    if 0 in known:
+        axis.axhline(100 * known[0].mean(), color="#8c959f", lw=1, label="all of them")
+    for name, colour, style in WORTH:
+        cell = found.cell(name, algorithm)
+        if cell in found.runs:
+            mean = 100 * found.runs[cell].trainings().mean()
+            axis.axhline(mean, color=colour, ls=style, lw=1.4, label=label(cell))
+    axis.set(xscale="log", xlabel="real images of each class", ylabel="unseen networks, %")
+    axis.set_xticks(counts, [str(n) for n in counts])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
 def strips(
     files: Mapping[str, str | Path], titles: Sequence[object] | None = None, side: float = 0.62
 ) -> Figure | None:
@@ -181,9 +235,9 @@ def strips(
     figure, axes = plt.subplots(
         len(found), 1, figsize=(side * columns + 1.2, side * len(found) + 0.2), squeeze=False
     )
-    for axis, (label, x) in zip(axes.flat, found.items(), strict=True):
+    for axis, (name, x) in zip(axes.flat, found.items(), strict=True):
         axis.imshow(x, interpolation="nearest")
-        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
         axis.set(xticks=[], yticks=[])
         axis.set_frame_on(False)
     height = list(found.values())[-1].shape[0]

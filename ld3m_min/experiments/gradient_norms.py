@@ -28,9 +28,10 @@ from ld3m_min.config import DistilConfig
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.distillers import DISTILLERS
 from ld3m_min.errors import InputError
+from ld3m_min.experiments.records import add_entry
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
-from ld3m_min.io.files import read_json, write_json
+from ld3m_min.io.files import read_json
 from ld3m_min.io.progress import bar
 from ld3m_min.prepare import prepare
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
@@ -156,17 +157,16 @@ def measure(
     """
     residuals, Ts = routes() if residuals is None else residuals, list(steps)
     key = digest([asdict(config), prior.digest, data.train.digest])
-    record: dict[str, Any] = {
+    head: dict[str, Any] = {
         "schema": 1,
         "what": "norms of dL/dZ and dL/dc for DM's dL/dS of norm 1 at the initial images",
         "key": key,
         "config": asdict(config),
         "data": data.name,
         "prior": {"source": prior.source, "digest": prior.digest},
-        "points": [],
+        "environment": environment(prior.device),
     }
-    if Path(file).exists():
-        record |= {"points": _points(Path(file), key)}
+    record = head | {"points": _points(Path(file), key) if Path(file).exists() else []}
     done = {_place(p) for p in record["points"]}
     for seed in seeds:
         asked = [
@@ -181,10 +181,10 @@ def measure(
         for point in bar(asked, desc=f"gradient norms, seed {seed}", show=progress):
             residual = Residual(point["into"], point["source"], point["decay"])
             found = norms(at, replace(config.sampler, steps=point["T"], residual=residual))
-            record["points"].append(point | {"grad_Z": found.Z, "grad_c": found.c})
-            write_json(file, record | {"environment": environment(prior.device)})
-    whole: dict[str, Any] = read_json(file)
-    return whole
+            record["points"] = add_entry(
+                file, head, "points", point | {"grad_Z": found.Z, "grad_c": found.c}, key=_place
+            )
+    return record
 
 
 def _points(file: Path, key: str) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ the digits.
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -286,6 +288,16 @@ def records_folder(grid: str | None) -> Path:
     return RECORDS / "pilot" if grid == "pilot" else RECORDS
 
 
+def elsewhere(folder: str | Path, usual: Path = RECORDS) -> str:
+    """The option of a command for records that belong in another folder than usual; "" there.
+
+    Args:
+        folder: of the records.
+        usual: where they are by default.
+    """
+    return "" if Path(folder) == usual else f" --records {shlex.quote(os.fspath(folder))}"
+
+
 def command_of(cell: Cell) -> str:
     """The command that makes a cell's record.
 
@@ -316,11 +328,12 @@ def commands(names: Iterable[str] = MEASURED, folder: str | Path = RECORDS) -> l
     asked: set[str] = set()
     for name, cells in ((n, missing(n, folder)) for n in names):
         needed = [c.config().prior for c in cells if SPACES[c.system.space].needs_prior]
+        own = elsewhere(folder, records_folder(name))
         for prior in (p for named in dict.fromkeys(needed) for p in with_its_start(named)):
             if prior not in asked and not has_prior(prior):
-                lines.append(f"prior {prior}:  {prior_command(prior)}")
+                lines.append(f"prior {prior}:  {prior_command(prior)}{own}")
             asked.add(prior)
-        lines += [f"{c.name}:  {command_of(c)}" for c in cells]
+        lines += [f"{c.name}:  {command_of(c)}{own}" for c in cells]
         if name == "imagenette":
             lines += _benchmarks(Path(folder))
     return lines

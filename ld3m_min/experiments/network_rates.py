@@ -21,9 +21,10 @@ from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
 from ld3m_min.experiments.places import RECORDS
 from ld3m_min.experiments.rate_search import FACTOR, FIRST_SEED, climb
+from ld3m_min.experiments.records import add_entry
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
-from ld3m_min.io.files import read_json, write_json
+from ld3m_min.io.files import read_json
 from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import stoppable
 from ld3m_min.presets import eval_preset
@@ -94,9 +95,9 @@ def network_rates(
                 ]
             found = {"key": key, "network": network, "lr": lr, "ipc": ipc}
             found |= {"accuracies": [v if math.isfinite(v) else None for v in values]}
-            tried.append(found)
-            record = {"schema": 1, "networks": name, "dataset": data.name, "split": "validation"}
-            write_json(file, record | {"tries": tried, "environment": environment(device)})
+            head = {"schema": 1, "networks": name, "dataset": data.name, "split": "validation"}
+            head |= {"environment": environment(device)}
+            tried[:] = add_entry(file, head, "tries", found)
         asked.append(found)
         values = [-math.inf if v is None else v for v in found["accuracies"]]
         return sum(values) / len(values)

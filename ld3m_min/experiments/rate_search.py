@@ -20,13 +20,15 @@ from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
 from ld3m_min.experiments.cells import ABLATION, VARIANTS
 from ld3m_min.experiments.places import RECORDS, RUNS, prior_path
+from ld3m_min.experiments.records import add_entry
 from ld3m_min.experts.buffer import ExpertBuffer
 from ld3m_min.experts.train import experts_below
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
-from ld3m_min.io.files import read_json, write_json
+from ld3m_min.io.files import read_json
 from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import stoppable
+from ld3m_min.io.values import within
 from ld3m_min.presets import eval_preset, preset
 from ld3m_min.prior.loading import AnyPrior, load_prior
 from ld3m_min.run import distil
@@ -186,10 +188,9 @@ class Search:
                 if stop.reason:
                     stop.leave(f"{len(self.tried)} tries are in the record")
             found = self._run(one, prior)
-            self.tried.append(found)
-            record = {"schema": 1, "tune": self.name, "dataset": self.data.name}
-            record |= {"split": "validation", "tries": self.tried}
-            write_json(self.file, record | {"environment": environment(self.device)})
+            head = {"schema": 1, "tune": self.name, "dataset": self.data.name}
+            head |= {"split": "validation", "environment": environment(self.device)}
+            self.tried[:] = add_entry(self.file, head, "tries", found)
         return _score(found)
 
     def _run(self, one: Try, prior: AnyPrior | None) -> dict[str, Any]:
@@ -205,7 +206,9 @@ class Search:
                 made, self.data, VALIDATORS, config=one.protocol, seed=FIRST_SEED,
                 out=folder / "evaluation",
             )  # fmt: skip
-            accuracies = {a: list(v) for a, v in found.accuracies.items()}
+            accuracies = {
+                a: [None if math.isnan(x) else x for x in v] for a, v in found.accuracies.items()
+            }
         except FloatingPointError:  # diverged: recorded as such
             pass
         return {
@@ -286,10 +289,12 @@ def search(
         The best rate by (algorithm, system).
 
     Raises:
-        InputError: `only` names nothing; the record is of another prior or of an earlier version;
-            a gradient is zero or not finite.
+        InputError: `only` names nothing; there is no seed or repeat; the record is of another prior
+            or of an earlier version; a gradient is zero or not finite.
         Interrupted: it was asked to stop; what was tried is in the record.
     """
+    within(seeds, ">= 1", "seeds of a rate search")
+    within(repeats, ">= 1", "repeats of a rate search")
     pairs = list(PAIRS if rates is None else rates)
     if only and only not in (known := ["-".join(p) for p in pairs]):
         raise InputError(f"nothing to search called {only!r}; choose {', '.join(known)}")
@@ -341,9 +346,11 @@ def _score(tried: Mapping[str, Any]) -> float:
     """Mean accuracy over networks and trainings; minus infinity for a try that diverged."""
     if tried["accuracies"] is None:
         return -math.inf
-    means = [sum(v) / len(v) for v in tried["accuracies"].values()]
-    mean = sum(means) / len(means)
-    return mean if math.isfinite(mean) else -math.inf
+    values: list[list[float | None]] = list(tried["accuracies"].values())
+    numbers = [[x for x in v if x is not None and math.isfinite(x)] for v in values]
+    if [*map(len, numbers)] != [*map(len, values)]:  # a training diverged
+        return -math.inf
+    return sum(sum(v) / len(v) for v in numbers) / len(numbers)
 
 
 def best_rates(tried: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], float]:

@@ -14,19 +14,23 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ld3m_min.config import ARCHITECTURES
+from ld3m_min.config import ARCHITECTURES, EvalConfig
 from ld3m_min.coresets import select
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import EvalResult, Trainable, evaluate
 from ld3m_min.experiments.places import RECORDS, RUNS
+from ld3m_min.experiments.records import add_entry
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
-from ld3m_min.io.files import read_json, write_json
+from ld3m_min.io.files import read_json
 from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import stoppable
+from ld3m_min.io.values import within
 from ld3m_min.presets import eval_preset, for_larger_sets
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 0)  # real images of each class; 0 is all of them
@@ -83,25 +87,39 @@ def measure(
         The record.
 
     Raises:
+        InputError: no seed; a count below 0; the record is of other images or another evaluation.
         Interrupted: it was asked to stop; what was measured is in the record.
     """
     file = Path(records) / f"real-{data.name}-{name}.json"
-    record: dict[str, Any] = {"schema": 1, "real": name, "dataset": data.name}
-    record |= {"classes": list(data.classes), "points": []}
-    if file.exists():
-        record = read_json(file)
     base, data = eval_preset(name), data.to(device)
     content = {"train": data.train.digest, "test": data.test.digest}
+
+    def protocol_of(n: int) -> EvalConfig:
+        images = n * len(data.classes) or len(data.train)
+        return replace(for_larger_sets(base, images / len(data.classes)), repeats=1)
+
+    def key_of(n: int, seed: int) -> str:
+        return digest([n, seed, asdict(protocol_of(n)), content])
+
+    within(seeds, ">= 1", "seeds of real images")
+    within(tuple(counts), ">= 0", "counts of real images")
+    points: list[dict[str, Any]] = read_json(file)["points"] if file.exists() else []
+    if any(p["key"] != key_of(p["per_class"], p["seed"]) for p in points):
+        raise InputError(
+            f"{file} holds points of other images or of another evaluation; move it away, and "
+            "measure again"
+        )
+    record: dict[str, Any] = {"schema": 1, "real": name, "dataset": data.name}
+    record |= {"classes": list(data.classes), "evaluation": asdict(base)}
+    record |= {"environment": environment(device)}
     wanted = [(n, seed) for n in counts for seed in range(seeds)]
     for n, seed in bar(wanted, desc="real images", show=progress):
-        images = n * len(data.classes) or len(data.train)
-        protocol = replace(for_larger_sets(base, images / len(data.classes)), repeats=1)
-        key = digest([n, seed, asdict(protocol), content])
-        if key in [p["key"] for p in record["points"]]:
+        protocol, key = protocol_of(n), key_of(n, seed)
+        if key in [p["key"] for p in points]:
             continue
         with stoppable() as stop:
             if stop.reason:
-                stop.leave(f"{len(record['points'])} sets are measured")
+                stop.leave(f"{len(points)} sets are measured")
         chosen: Trainable = WholeSplit(data) if n == 0 else select(data, n, "random", seed=seed)
         found = evaluate(
             chosen,
@@ -113,10 +131,10 @@ def measure(
             progress=progress,
         )
         accuracies = {a: v[0] if math.isfinite(v[0]) else None for a, v in found.accuracies.items()}
-        point = {"key": key, "per_class": n, "images": images, "seed": seed}
-        record["points"].append(point | {"epochs": protocol.epochs, "accuracies": accuracies})
-        write_json(file, record | {"evaluation": asdict(base), "environment": environment(device)})
-    return record
+        point = {"key": key, "per_class": n, "images": len(chosen.labels), "seed": seed}
+        point |= {"epochs": protocol.epochs, "accuracies": accuracies}
+        points = add_entry(file, record, "points", point)
+    return record | {"points": points}
 
 
 def worth(record: Mapping[str, Any], accuracy: float) -> float:
@@ -144,6 +162,49 @@ def worth(record: Mapping[str, Any], accuracy: float) -> float:
     if accuracy > means[-1]:
         return math.inf
     return float(np.exp(np.interp(accuracy, means, np.log(counts))))
+
+
+def worth_interval(
+    record: Mapping[str, Any],
+    accuracies: Float[NDArray[np.float64], "S R"],
+    rng: Generator,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+) -> tuple[float, float]:
+    """Interval of :func:`worth`: distillations and random real images are both drawn again.
+
+    Percentiles of a bootstrap over the seeds of the system and, for each count, over the draws of
+    the curve.
+
+    Args:
+        record: of :func:`measure`.
+        accuracies: of a system, seeds x trainings, means of the unseen networks.
+        rng: made from a seed.
+        level: of confidence.
+        resamples: how many.
+
+    Returns:
+        Its ends; 0 stands for below the curve, infinity for above it.
+
+    Raises:
+        InputError: the record has fewer than two counts.
+    """
+    known = curve(record)
+    counts = sorted(n for n in known if n > 0)
+    if len(counts) < 2:
+        raise InputError("the record of real images has fewer than two counts; measure more")
+    seeds, points = accuracies.mean(1), [known[n].values() for n in counts]
+    found = []
+    for _ in range(resamples):
+        means = np.maximum.accumulate([rng.choice(p, len(p)).mean() for p in points])
+        mean = rng.choice(seeds, len(seeds)).mean()
+        at = np.exp(np.interp(mean, means, np.log(counts), left=-np.inf, right=np.inf))
+        found.append(float(at))
+    tail = (1 - level) / 2
+    # the nearest of them, since infinity cannot be averaged
+    low, high = np.quantile(found, (tail, 1 - tail), method="nearest")
+    return float(low), float(high)
 
 
 def curve(record: Mapping[str, Any]) -> dict[int, EvalResult]:

@@ -101,16 +101,24 @@ class Results:
         return f"**{mean}**", len(self.runs[cell].seeds), *(f"{100 * p.mean:.1f}" for p in each)
 
     def worth(self, cell: Cell) -> str:
-        """How many random real images of each class do as well, as text.
+        """How many random real images of each class do as well, with a 95 % interval, as text.
 
         Args:
             cell: with seed 0.
         """
         if self.real is None or cell not in self.runs:
             return ""
-        n = real_images.worth(self.real, float(self.runs[cell].trainings().mean()))
-        known = real_images.curve(self.real)
-        return "below 1" if math.isnan(n) else f"{n:.1f}" if math.isfinite(n) else f"> {max(known)}"
+        known, accuracies = max(real_images.curve(self.real)), self.runs[cell].trainings()
+        n = real_images.worth(self.real, float(accuracies.mean()))
+        rng = np.random.default_rng(0)
+        ends = real_images.worth_interval(self.real, accuracies, rng)
+
+        def said(x: float) -> str:
+            return (
+                "below 1" if math.isnan(x) or x < 1 else f"> {known}" if x > known else f"{x:.1f}"
+            )
+
+        return f"{said(n)} ({said(ends[0])} to {said(ends[1])})"
 
     def norm(self, cell: Cell, code: str = "Z") -> str:
         """Mean norm of a gradient over iterations and seeds, as text.

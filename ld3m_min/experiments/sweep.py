@@ -144,7 +144,7 @@ def sweep(names: str | Iterable[str] = DIGITS, folder: str | Path = RECORDS) -> 
         InputError: no such grid.
     """
     asked, found = chosen(names), dict[str, Job]()
-    own = "" if Path(folder) == RECORDS else f" --records {folder}"
+    own = grids.elsewhere(folder)
     for name in asked:
         home = grids.records_folder(name) if Path(folder) == RECORDS else Path(folder)
         runs = groupby(grids.missing(name, home), key=lambda cell: cell.seed)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +83,33 @@ def locked(folder: StrPath) -> Iterator[Lock]:
     finally:
         if handle is not None:
             os.close(handle)
+
+
+@contextmanager
+def waiting(folder: StrPath, seconds: float = 60.0) -> Iterator[Lock]:
+    """Hold `folder` for a moment, as :func:`locked` does, after those who hold it now.
+
+    Args:
+        folder: made where it doesn't exist.
+        seconds: to wait for at most.
+
+    Yields:
+        The hold.
+
+    Raises:
+        Busy, OSError: as for :func:`locked`, after the wait.
+    """
+    end = time.monotonic() + seconds
+    with ExitStack() as held:
+        while True:
+            try:
+                lock = held.enter_context(locked(folder))
+                break
+            except Busy:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+        yield lock
 
 
 def _open_file(file: Path) -> int:

@@ -27,8 +27,8 @@ def expanded(path: StrPath) -> Path:
     home = os.path.expanduser(given)
     if given.startswith("~") and home == given:
         raise InputError(
-            f"{given!r} begins with {Path(given).parts[0]}, and no home folder of that user is "
-            "known; give the whole path, from the root of the disk on"
+            f"{given!r} begins with {Path(given).parts[0]}, for which no home folder is known; "
+            "give the whole path in its place"
         )
     found = Path(home)
     # a Path has no ./ in front that would keep it from being expanded the next time

@@ -3,12 +3,16 @@
 Every module has its reference, every test and notebook named exists.
 """
 
+import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ld3m_min.commands import COMMANDS
+from ld3m_min.experiments.results import Results
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
@@ -60,3 +64,19 @@ def test_commands_of_the_readme_are_there():
     make = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(f"\n{t}:" in make for t in re.findall(r"\bmake (\w[\w-]*)", text) if t != "make")
     assert set(re.findall(r"python -m ld3m_min ([\w-]+)", text)) <= set(COMMANDS)
+
+
+def test_the_readme_shows_what_the_records_say_ten_images_are_worth():
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        tool = importlib.import_module("make_readme_figure")
+    finally:
+        sys.path.pop(0)
+    found = Results("digits", "evidence")
+    with Image.open(tool.FILE) as picture:
+        assert picture.text["Description"] == tool.described(found), (
+            "the records have changed: python tools/make_readme_figure.py"
+        )
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = re.findall(r"\*\*(\d+\.\d)\*\* random real images of each class", text)
+    assert said and said[0] == found.worth(found.cell("ld3m-code", "DM")).split()[0]

@@ -231,6 +231,10 @@ def test_a_dry_run_does_nothing(tmp_path, monkeypatch):
         ("- 1", "mine.yml: must be fields and their values, not [1]"),
         ("", "mine.yml: must be fields and their values, not None"),
         ("a: [", "is not yaml"),
+        ("dataset: 2024-13-01", "is not yaml: month must be in 1..12"),
+        ("dataset: !!timestamp soon", "is not yaml"),
+        ("size: " + "9" * 5000, "is not yaml"),
+        ("dataset: " + "[" * 5000, "is not yaml"),
         ("sampler: {steps: 0}", "--sampler.steps must be at least 1, not 0"),
     ],
 )

@@ -35,7 +35,7 @@ def cache(tmp_path, monkeypatch):
 def fill(folder, names, seed=0):
     """Small pictures of noise, one per name; returns the folder."""
     folder.mkdir(parents=True)
-    g = np.random.default_rng([seed, *folder.name.encode()])
+    g = np.random.default_rng([seed, *os.fsencode(folder.name)])
     for name in names:
         Image.fromarray(g.integers(0, 255, (12, 16, 3), dtype=np.uint8)).save(folder / name)
     return folder
@@ -469,6 +469,10 @@ ODD_FOLDERS = {
     "an image beside the classes": (
         lambda r: (r / "x.png").write_bytes(PNG),
         r"(?s)in 'data' lie in no class folder.*x.png",
+    ),
+    "a class that is no text": (
+        lambda r: fill(Path(os.fsdecode(os.fsencode(r) + b"/caf\xe9")), ["0.png"]),
+        r"the class folder 'caf\\udce9' of 'data' is not UTF-8 text; rename it$",
     ),
     "a name that is no text": (
         lambda r: Path(os.fsdecode(os.fsencode(r / "cat") + b"/\xff.txt")).write_text("x"),

@@ -103,6 +103,15 @@ def test_a_record_grows_and_nothing_is_measured_twice(digits, tmp_path, monkeypa
         assert -1 <= point["Z"]["cosine"] < 0.999 and point["c"]["length"] > 0
 
 
+def test_a_record_of_other_settings_is_refused(digits, tmp_path):
+    one = Difference("noise", cell("redrawn-noise"), cell())
+    write_json(
+        file := tmp_path / "record.json", {"points": [{"name": one.changed.name, "key": ""}]}
+    )
+    with pytest.raises(InputError, match="with other settings or images; move it away"):
+        measure(file, digits, differences=(one,), seeds=[0], runs=tmp_path, progress=False)
+
+
 def test_means_are_over_seeds(tmp_path):
     file, one = tmp_path / "record.json", cell("ancestral").name
     assert gradient_means(file) == {}

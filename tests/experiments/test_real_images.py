@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,9 +16,10 @@ from ld3m_min.experiments.real_images import (
     curve,
     measure,
     worth,
+    worth_interval,
 )
 from ld3m_min.io import stop as signals
-from ld3m_min.io.files import read_json
+from ld3m_min.io.files import read_json, write_json
 from ld3m_min.presets import eval_preset, for_larger_sets
 
 
@@ -36,6 +38,24 @@ def test_worth_is_read_off_the_curve_by_the_unseen_networks():
     assert worth(record, 0.35) == pytest.approx(math.sqrt(10)), "half way in the logarithm"
     assert math.isnan(worth(record, 0.19)) and worth(record, 0.85) == math.inf
     assert ceiling(record).mean() == pytest.approx(0.9)
+
+
+def test_the_interval_of_a_worth_has_the_luck_of_both():
+    record = made_up({1: [0.2] * 3, 10: [0.5] * 3, 100: [0.8] * 3})
+    rng = np.random.default_rng(0)
+    same = np.full((8, 2), 0.5)
+    assert worth_interval(record, same, rng) == pytest.approx((10, 10))
+    seeds = same + np.linspace(-0.15, 0.15, 8)[:, None]
+    low, high = worth_interval(record, seeds, rng)
+    assert 4 < low < 10 < high < 25 and low * high == pytest.approx(100, rel=0.2)  # in logarithms
+    lucky = made_up({1: [0.2] * 3, 10: [0.3, 0.5, 0.7], 100: [0.8] * 3})
+    wide = worth_interval(lucky, same, rng)
+    assert wide[0] < 10 < wide[1]  # of the real images alone
+    low, high = worth_interval(record, np.full((8, 2), 0.19), rng)
+    assert low == high == 0  # below the curve
+    assert worth_interval(record, np.full((8, 2), 0.9), rng) == (math.inf, math.inf)
+    with pytest.raises(InputError, match="fewer than two counts"):
+        worth_interval(made_up({1: [0.1]}), same, rng)
 
 
 def test_a_curve_that_falls_is_taken_as_level():
@@ -118,3 +138,15 @@ def test_the_command_prints_the_curve(capsys, tmp_path, monkeypatch):
     assert "1 of each class" in said and "2 of each class" in said
     points = read_json(tmp_path / "here" / "real-digits-smoke.json")["points"]
     assert {p["per_class"] for p in points} == {1, 2}
+
+
+def test_points_of_another_evaluation_are_refused_and_so_is_no_seed(digits, tmp_path):
+    for wrong, what in (({"seeds": 0}, "seeds"), ({"counts": (1, -1)}, "counts")):
+        with pytest.raises(InputError, match=f"{what} of real images must be >= "):
+            measure("smoke", digits, records=tmp_path, runs=tmp_path, progress=False, **wrong)
+    file = tmp_path / "real-digits-smoke.json"
+    write_json(file, {"points": [{"key": "of another protocol", "per_class": 1, "seed": 0}]})
+    before = file.read_bytes()
+    with pytest.raises(InputError, match="other images or of another evaluation; move it away"):
+        measure("smoke", digits, records=tmp_path, runs=tmp_path, progress=False)
+    assert file.read_bytes() == before

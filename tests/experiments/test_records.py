@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from ld3m_min.coresets import select
 from ld3m_min.experiments import grids, places, running, tables
 from ld3m_min.experiments import records as results
 from ld3m_min.experiments.cells import RANDOM_PRIORS, SEEDLESS
+from ld3m_min.io.files import read_json
 from ld3m_min.io.values import from_dict
 from ld3m_min.presets import eval_preset, preset
 from ld3m_min.prior import LatentDiffusionPrior
@@ -358,6 +360,29 @@ def test_a_teachers_labels_are_another_evaluation_of_the_same_set(space, digits,
     runs = sorted(f.name for f in (tmp_path / "runs").iterdir())
     assert len(runs) == 2  # the distillation is that of the first, the evaluation its own
     assert not (tmp_path / "runs" / runs[-1] / "set").exists() or space == "random"
+
+
+def test_several_may_add_to_one_record(tmp_path):
+    file = tmp_path / "record.json"
+
+    def add(who):
+        for i in range(15):
+            results.add_entry(file, {"schema": 1}, "tries", {"key": f"{who}-{i}", "of": who})
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(add, who) for who in range(3)]:
+            done.result()
+    kept = read_json(file)["tries"]
+    assert sorted(e["key"] for e in kept) == sorted(f"{w}-{i}" for w in range(3) for i in range(15))
+    again = results.add_entry(file, {"schema": 1}, "tries", {"key": "0-0", "of": "another"})
+    assert len(again) == 45 and "another" not in [e["of"] for e in again]
+
+
+def test_commands_of_what_is_missing_name_another_folder(tmp_path):
+    place = tmp_path / "my records"
+    lines = grids.commands(["digits"], place)
+    assert lines and all(line.endswith(f"--records '{place}'") for line in lines)
+    assert not any("--records" in line for line in grids.commands(["evidence"]))
 
 
 def test_a_mean_of_more_than_one_is_refused_before_any_work(digits, tmp_path):
