@@ -34,9 +34,8 @@ def _run() -> None:
     """Read the command line, which imports what its command needs, and do what it asks for."""
     from ld3m_min.commands import parsed
 
-    work = parsed(sys.argv[1:])
-    signals.interrupt()
-    work()
+    # from its first look at files on, a stop has something to clear away
+    parsed(sys.argv[1:], imported=signals.interrupt)()
 
 
 def _tried(run: Callable[[], None]) -> tuple[str | None, int]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ld3m_min.data.images import CLUTTER
 from ld3m_min.errors import InputError
-from ld3m_min.io.files import read_json
+from ld3m_min.io.files import read_json, signature
 from ld3m_min.io.text import shown
 from ld3m_min.prior.weights import SHIPPED, is_explicit
 from ld3m_min.spaces.base import is_class_by_class
@@ -35,6 +35,11 @@ FILES = (
     "prior",
     "set.json",
     "set.safetensors",
+)
+# of these names alone a set's index is believed that they are the set's own
+_LAYOUT = re.compile(
+    r"README\.md|SHA256SUMS|metadata\.jsonl|set\.json|set\.safetensors"
+    r"|images/\d+/\d+\.png|prior/.+\.(json|safetensors)"
 )
 OWN_PRIOR = "saved with the set"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
@@ -223,6 +228,8 @@ def check_place(folder: str | PathLike[str]) -> None:
     if not folder.is_dir():
         return
     ours = _ours(folder)
+    damaged = not ours and (folder / "set.json").exists()
+    why = "; its set.json is damaged or not a set's" if damaged else ""
     inside = (
         f.relative_to(folder).as_posix()
         for f in folder.rglob("*")
@@ -230,28 +237,42 @@ def check_place(folder: str | PathLike[str]) -> None:
     )
     if others := sorted(f for f in inside if f not in ours and Path(f).name.lower() not in CLUTTER):
         raise InputError(
-            f"{folder} holds other files ({', '.join(map(shown, others[:5]))}), and a set replaces "
-            "its folder as a whole; move them, or give the set a folder of its own"
+            f"{folder} holds other files ({', '.join(map(shown, others[:5]))}){why}, and a set "
+            "replaces its folder as a whole; move them, or give the set a folder of its own"
         )
 
 
-def _ours(folder: Path) -> set[str]:
-    """Paths of the files that the set in a folder wrote.
+def is_index(value: object) -> bool:
+    """Whether a value is what the `set.json` of a set holds, unchanged since it was written.
 
-    Its index lists them. An earlier version's does not: then they are known by their places.
+    Args:
+        value: as JSON has it.
+    """
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        return False
+    version = value.get("version")  # the first had no checksum
+    return version == 1 or (version == VERSION and value.get("checksum") == signature(value))
+
+
+def _ours(folder: Path) -> set[str]:
+    """Paths of the files that the set in a folder wrote; none where its index can't be believed.
+
+    The index lists them. An earlier version's does not: then they are known by their places. A name
+    that no set writes is never one, whoever lists it.
     """
     try:
         index = read_json(folder / "set.json")
-        listed = index.get("files") if isinstance(index, dict) else None
-        if listed:
-            return set(listed)
-        lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-        images = {json.loads(line)["file_name"] for line in lines}
+        if not is_index(index):
+            return set()
+        listed = index.get("files") or _by_their_places(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-    known = {
-        f.relative_to(folder).as_posix()
-        for f in (folder / "prior").rglob("*")
-        if f.suffix in (".json", ".safetensors")
-    }
-    return images | known | {f for f in FILES if "." in f}
+    return {f for f in listed if isinstance(f, str) and _LAYOUT.fullmatch(f)}
+
+
+def _by_their_places(folder: Path) -> set[str]:
+    """Paths of the files of a set whose index doesn't list them."""
+    lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    images = {json.loads(line)["file_name"] for line in lines}
+    prior = {f.relative_to(folder).as_posix() for f in (folder / "prior").rglob("*")}
+    return images | prior | {f for f in FILES if "." in f}

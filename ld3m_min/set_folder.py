@@ -25,18 +25,19 @@ from ld3m_min.io.tensors import from_bytes, to_bytes
 from ld3m_min.set_card import card
 from ld3m_min.set_contents import SetContents
 from ld3m_min.set_files import CHECKSUMS, FORMAT, VERSION, check_tensors
-from ld3m_min.set_index import check_index
+from ld3m_min.set_index import as_json, check_index, check_recipe
 
 
-def write_set(folder: Path, contents: SetContents) -> None:
+def write_set(folder: Path, contents: SetContents, *, exported: bool = False) -> None:
     """Write a set into an empty folder, or into one that holds its prior.
 
     Args:
         folder: where to; it exists.
         contents: what is written.
+        exported: whether the folder is a copy for others, which a later export may replace.
 
     Raises:
-        InputError: the recipe lacks what a folder must say.
+        InputError: the recipe lacks what a folder must say, or holds something else there.
         OSError: it cannot be written.
     """
     if absent := [k for k in ("config", "normalisation") if not contents.recipe.get(k)]:
@@ -44,6 +45,8 @@ def write_set(folder: Path, contents: SetContents) -> None:
             f"the set's recipe lacks {' and '.join(absent)}, which its folder has to say; take "
             "those of a set that was distilled, or write its images as npz or webdataset"
         )
+    recipe, history = as_json(contents.recipe, contents.history)
+    check_recipe("the set", recipe)
     tensors = {f"state.{k}": v for k, v in contents.state.items()}
     tensors |= {"images": contents.images, "labels": contents.labels}
     if contents.soft_labels is not None:
@@ -58,11 +61,13 @@ def write_set(folder: Path, contents: SetContents) -> None:
         "format": FORMAT,
         "version": VERSION,
         "classes": list(contents.classes),
-        "recipe": contents.recipe,
-        "history": list(contents.history),
+        "recipe": recipe,
+        "history": history,
         "sha256": hashlib.sha256(data).hexdigest(),
         "files": sorted([*files, "set.json", CHECKSUMS]),
     }
+    if exported:
+        index["exported"] = True
     write_json(folder / "set.json", signed(index))
     write_bytes(folder / CHECKSUMS, checksums(folder).encode())
 

@@ -214,7 +214,8 @@ class SyntheticSet:
             folder: where to.
 
         Raises:
-            InputError: the folder holds anything but a set.
+            InputError: the folder holds anything but a set, or the recipe lacks what a folder has
+                to say.
             OSError: it cannot be written; an earlier set is intact.
         """
         check_place(folder)
@@ -254,6 +255,8 @@ class SyntheticSet:
     def export(self, path: str | PathLike[str], format: str, *, licence: str | None = None) -> Path:
         """Write the set as others read it; see :func:`~ld3m_min.export.export_set`.
 
+        An earlier export in the place is replaced, nothing else is.
+
         Args:
             path: the folder of "imagefolder"; the file of the other formats.
             format: "imagefolder", "webdataset", "parquet" or "npz".
@@ -263,13 +266,13 @@ class SyntheticSet:
             Where it is.
 
         Raises:
-            InputError: no such format, a package that it needs isn't there, or something else is
-                in the place.
+            InputError: no such format, a package that it needs isn't there, a field of the recipe
+                is of another kind, or something else than such an export is in the place.
             OSError: it cannot be written; what was there is intact.
         """
         from ld3m_min.export import export_set
 
-        return export_set(self.contents, path, format, licence=licence)
+        return export_set(self.contents, path, format, licence=licence, home=self.home)
 
     def push_to_hub(
         self,
@@ -298,8 +301,9 @@ class SyntheticSet:
             Where the set is.
 
         Raises:
-            InputError: the id is none, the images are real ones and were not said to be, or the
-                repository is public where a private one is meant.
+            InputError: the id is none, the images are real ones and were not said to be, the recipe
+                lacks something, or the repository is public where a private one is meant, or holds
+                something else than a set.
             OSError: the Hub can't be reached, or refuses.
         """
         from ld3m_min.sharing import push_contents

@@ -4,11 +4,13 @@ import hashlib
 import inspect
 import io
 import json
+import os
 import re
 import subprocess
 import sys
 import tarfile
 import types
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,7 @@ from ld3m_min.coresets import select
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate import evaluate
 from ld3m_min.export import FORMATS
+from ld3m_min.io.files import read_json
 from ld3m_min.presets import eval_preset, preset
 from ld3m_min.run import distil
 from ld3m_min.synthetic import SyntheticSet
@@ -185,6 +188,146 @@ def test_the_command_writes_what_is_asked_for(made, tmp_path, capsys):
     assert "licence: CC0-1.0" in capsys.readouterr().out
 
 
+# -- what is in the place --------------------------------------------------------------------------
+
+
+def files_of(folder):
+    """Every file below a folder and its bytes."""
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("place", ["run/set", "run/set/images/x", "run", "link", "run/x/../set"])
+@pytest.mark.parametrize("format", ["imagefolder", "npz"])
+def test_an_export_never_takes_the_place_of_its_set(made, tmp_path, place, format):
+    made.save(tmp_path / "run" / "set")
+    (tmp_path / "run" / "x").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run" / "set")
+    before = files_of(tmp_path)
+    with pytest.raises(InputError, match="the folder of the set itself"):
+        SyntheticSet.load(tmp_path / "run" / "set").export(tmp_path / place, format)
+    assert files_of(tmp_path) == before
+
+
+def test_an_export_replaces_an_export_and_no_other_set(made, digits, tmp_path, tiny_prior):
+    other = distil(
+        preset("smoke", space="autoencoder", iterations=0),
+        data=digits,
+        prior=tiny_prior,
+        progress=False,
+    )
+    other.save(tmp_path / "codes")  # with its prior, the only copy
+    made.save(tmp_path / "pixels")
+    before = files_of(tmp_path)
+    assert (tmp_path / "codes" / "prior").is_dir()
+    for place in ("codes", "pixels"):
+        with pytest.raises(InputError, match="holds a set that is no export"):
+            made.export(tmp_path / place, "imagefolder")
+        (tmp_path / place).rename(tmp_path / f".{place}.being-replaced-by-ld3m")  # as a kill leaves
+        with pytest.raises(InputError, match="holds a set that is no export"):
+            made.export(tmp_path / place, "imagefolder")
+        (tmp_path / f".{place}.being-replaced-by-ld3m").rename(tmp_path / place)
+    assert files_of(tmp_path) == before
+    for licence in ("MIT", "CC0-1.0"):
+        made.export(tmp_path / "out", "imagefolder", licence=licence)
+    assert SyntheticSet.load(tmp_path / "out").recipe["licence"] == "CC0-1.0"
+
+
+def foreign(file, format):
+    """A user's own file of the same kind as a format's."""
+    if format == "webdataset":
+        with tarfile.open(file, "w") as tar:
+            for name in ("00000.png", "00000.cls", "00000.json"):
+                info = tarfile.TarInfo(name)
+                info.size = 2
+                tar.addfile(info, io.BytesIO(b"{}"))
+    elif format == "npz":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("holiday.jpg", b"a beach")
+    else:
+        file.write_bytes(b"PAR1" + b"my table" + (8).to_bytes(4, "little") + b"PAR1")
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_a_file_of_the_users_is_not_replaced(made, format, tmp_path):
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    foreign(tmp_path / "same-kind", format)
+    (tmp_path / "text").write_text("years of work")
+    (tmp_path / "empty").touch()
+    for file in list(tmp_path.iterdir()):
+        before = file.read_bytes()
+        with pytest.raises(InputError, match=f"is there already and is no {format} of an export"):
+            made.export(file, format)
+        assert file.read_bytes() == before
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null would be
+    for odd in (tmp_path / "link", tmp_path / "pipe"):
+        with pytest.raises(InputError, match="is no ordinary file"):
+            made.export(odd, format)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "pipe").is_fifo()
+    for licence in ("MIT", "CC0-1.0"):  # its own it replaces
+        made.export(tmp_path / "new", format, licence=licence)
+    assert b"CC0-1.0" in (tmp_path / "new").read_bytes() or format == "npz"
+
+
+def test_a_table_is_known_without_pyarrow(tmp_path):
+    from ld3m_min.export import _is_parquet
+
+    foreign(tmp_path / "mine", "parquet")
+    ours = b"PAR1" + b"rows" + b"..ld3m_min.." + (12).to_bytes(4, "little") + b"PAR1"
+    for data, known in ((ours, True), (ours[:-1], False), (b"PAR1PAR1", False), (b"", False)):
+        (tmp_path / "table").write_bytes(data)
+        assert _is_parquet(tmp_path / "table") == known
+    assert not _is_parquet(tmp_path / "mine")
+
+
+# -- recipes ---------------------------------------------------------------------------------------
+
+NOT_WHOLE = [
+    ({"data": ["digits"]}, "recipe.data"),
+    ({"prior": "digits"}, "recipe.prior"),
+    ({"plan": [1]}, "recipe.plan"),
+    ({"drawn": {"by": "me"}}, "recipe.drawn"),
+    ({"selection": None}, "recipe.selection"),
+    ({"normalisation": {"kind": "shared", "std": [1.0] * 3}}, "recipe.normalisation.mean"),
+    ({"config": {"space": "pixel"}}, "recipe.config.algorithm"),
+    ({"licence": 3}, "recipe.licence"),
+]
+
+
+@pytest.mark.parametrize("change, named", NOT_WHOLE)
+def test_a_recipe_that_is_no_whole_one_is_a_sentence_at_every_door(made, change, named, tmp_path):
+    odd = replace(made, recipe=made.recipe | change)
+    for door in (odd.save, lambda place: odd.export(place, "imagefolder")):
+        with pytest.raises(InputError, match=f"the set lacks {named}, or holds something else"):
+            door(tmp_path / "set")
+    assert not list(tmp_path.iterdir())
+    from tests.prior.test_hostile_files import reseal
+
+    made.save(tmp_path / "set")
+    reseal(tmp_path / "set", recipe=read_json(tmp_path / "set" / "set.json")["recipe"] | change)
+    with pytest.raises(InputError, match=rf"set\.json lacks {named}"):
+        SyntheticSet.load(tmp_path / "set")
+
+
+@pytest.mark.parametrize("name", ["dsa", "seed", "size", "dataset", "algorithm"])
+def test_a_card_says_no_default_that_nobody_said(made, name, tmp_path):
+    config = {k: v for k, v in made.recipe["config"].items() if k != name}
+    with pytest.raises(InputError, match=rf"lacks recipe\.config\.{name}"):
+        replace(made, recipe=made.recipe | {"config": config}).save(tmp_path / "set")
+
+
+def test_an_array_file_takes_a_recipe_in_part_but_no_nonsense(made, tmp_path):
+    bare = SyntheticSet(made.pixels, made.labels, made.classes, recipe={"data": {"name": "x"}})
+    bare.export(tmp_path / "x.npz", "npz")
+    for odd in ({"data": ["x"]}, {"normalisation": {"mean": "grey"}}, {"config": 3}):
+        with pytest.raises(InputError, match="the set lacks recipe"):
+            replace(bare, recipe=odd).export(tmp_path / "y.npz", "npz")
+    with pytest.raises(InputError, match="can't be written as JSON"):
+        replace(made, recipe=made.recipe | {"start": Path("x")}).save(tmp_path / "set")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
+
+
 # -- the card --------------------------------------------------------------------------------------
 
 
@@ -282,6 +425,25 @@ def test_an_evaluation_can_be_noted_in_the_set(digits, tmp_path, capsys):
     assert "| MLP |" in (tmp_path / "set" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("odd", ["note", "link", "inside", "itself"])
+def test_what_can_not_be_noted_is_refused_before_a_training(made, odd, tmp_path, monkeypatch):
+    made.save(tmp_path / "set")
+    words, match = ["evaluate", "smoke", str(tmp_path / "set"), "--to-card"], "holds other files"
+    if odd == "note":
+        (tmp_path / "set" / "mine.txt").write_text("the best so far")
+    elif odd == "link":
+        (tmp_path / "link").symlink_to(tmp_path / "set")
+        words[2], match = str(tmp_path / "link"), "is a link"
+    else:
+        place = tmp_path / "set" / ("trainings" if odd == "inside" else "")
+        words, match = [*words[:3], "--out", str(place)], "lies in the set's own folder"
+    monkeypatch.setattr("ld3m_min.commands.evaluate.load_data", lambda *a, **k: pytest.fail("read"))
+    before = files_of(tmp_path)
+    with pytest.raises(InputError, match=match):
+        parsed(words)()
+    assert files_of(tmp_path) == before
+
+
 # -- the Hub ---------------------------------------------------------------------------------------
 
 
@@ -290,6 +452,7 @@ class Hub:
 
     def __init__(self, public=False, error=None):
         self.public, self.error, self.calls, self.files = public, error, [], {}
+        self.held = [".gitattributes"]  # in a new repository
 
     def _called(self, name, args, kwargs):
         inspect.signature(getattr(HfApi, name)).bind(self, *args, **kwargs)
@@ -304,6 +467,10 @@ class Hub:
     def repo_info(self, *args, **kwargs):
         self._called("repo_info", args, kwargs)
         return SimpleNamespace(private=not self.public)
+
+    def list_repo_files(self, *args, **kwargs):
+        self._called("list_repo_files", args, kwargs)
+        return self.held
 
     def upload_folder(self, **kwargs):
         self._called("upload_folder", (), kwargs)
@@ -326,7 +493,7 @@ def test_a_push_is_private_and_holds_the_set_alone(made, hub, tmp_path, capsys):
     parsed(["push", str(tmp_path / "set"), "me/digits-2", "--licence", "MIT"])()
     assert "you alone see it" in capsys.readouterr().out
     names = [name for name, _ in hub.calls]
-    assert names == ["create_repo", "repo_info", "upload_folder"]
+    assert names == ["create_repo", "repo_info", "list_repo_files", "upload_folder"]
     assert hub.calls[0][1] == {"repo_type": "dataset", "private": True, "exist_ok": True}
     kinds = {Path(f).suffix for f in hub.files}
     assert kinds == {".png", ".md", ".jsonl", ".json", ".safetensors", ""}
@@ -347,12 +514,88 @@ def test_no_path_of_the_machine_leaves_it(made, hub):
     assert said["config"]["prior"] == "not shared"
 
 
+@pytest.mark.parametrize(
+    "licence",
+    [
+        "https://creativecommons.org/licenses/by/4.0/",
+        "CC BY 4.0 / ODbL / see LICENSE",
+        "./LICENSE.txt of the museum",
+    ],
+)
+def test_words_that_look_like_paths_leave_as_they_are(made, hub, licence, tmp_path):
+    prompts = {"by": "prompt", "prompts": ["a cat / a dog / a bird", "~/ of the sea"], "rows": [0]}
+    notes = {"url": "https://example.org/tmp/a/b", "what": "on / off / both"}
+    prior = {"source": "org/name", "classes": prompts}
+    told = replace(made, recipe={**made.recipe, "start": notes, "prior": prior})
+    told.push_to_hub("digits-2", licence=licence)
+    said = json.loads(hub.files["set.json"])["recipe"]
+    assert said["licence"] == licence and said["start"] == notes and said["prior"] == prior
+    told.export(tmp_path / "set.npz", "npz", licence=licence)
+    assert json.loads(str(np.load(tmp_path / "set.npz")["about"]))["licence"] == licence
+
+
+def test_paths_leave_wherever_they_stand(made, hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    notes = {
+        "here": "runs/x",
+        "share": r"\\host\disk\x",
+        "other": "~ann/x",
+        "file": "file:///tmp/x",
+    }
+    drawn = {"method": "d4m", "prior": {"source": "runs/x", "digest": "0"}}
+    told = replace(made, recipe={**made.recipe, "start": notes, "drawn": drawn})
+    told.push_to_hub("digits-2")
+    said = json.loads(hub.files["set.json"])["recipe"]
+    assert said["start"] == {"here": "x", "share": "x", "other": "x", "file": "file://.../x"}
+    assert said["drawn"]["prior"] == {"source": "not shared", "digest": "0"}
+
+
 def test_a_public_repository_is_not_filled_by_accident(made, hub):
     hub.public = True
     with pytest.raises(InputError, match="me/digits-2 is there already, and public; say --public"):
         made.push_to_hub("digits-2")
     assert not hub.files
     assert not made.push_to_hub("digits-2", private=False).private and hub.files
+
+
+def test_who_sees_it_is_what_the_hub_says(made, hub, tmp_path, capsys):
+    """A repository that was private stays private, whatever `--public` would make of a new one."""
+    made.save(tmp_path / "set")
+    parsed(["push", str(tmp_path / "set"), "me/digits-2", "--public"])()
+    said = capsys.readouterr().out
+    assert "you alone see it: it was private before" in said and "everybody" not in said
+    assert made.push_to_hub("digits-2", private=False).private
+    hub.public = True
+    parsed(["push", str(tmp_path / "set"), "me/digits-2", "--public"])()
+    assert "everybody sees it" in capsys.readouterr().out
+
+
+def test_a_repository_of_something_else_is_not_filled(made, hub):
+    for held in (["images/001.jpg"], ["set.json"], [".gitattributes", "data/train.parquet"]):
+        hub.held = held
+        with pytest.raises(InputError, match="me/x is there already and holds something else"):
+            made.push_to_hub("me/x")
+        assert not hub.files
+    for held in ([], [".gitattributes", "README.md"], ["set.json", "SHA256SUMS", "LICENSE"]):
+        hub.held, hub.files = held, {}
+        made.push_to_hub("me/x")
+        assert hub.files
+
+
+def test_a_push_deletes_the_pictures_of_sets_alone(made, hub):
+    from fnmatch import fnmatch
+
+    made.push_to_hub("me/x")
+    (patterns,) = (k["delete_patterns"] for name, k in hub.calls if name == "upload_folder")
+    for name, goes in {
+        "images/003/00012.png": True,
+        "images/1003/123456.png": True,
+        "images/003/mine.png": False,
+        "images/beach.jpg": False,
+        "set.json": False,
+    }.items():
+        assert any(fnmatch(name, p) for p in patterns) == goes, name
 
 
 def test_real_images_are_not_uploaded_unasked(digits, hub):

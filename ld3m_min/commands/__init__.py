@@ -42,11 +42,13 @@ class _Parser(Protocol):
         ...
 
 
-def parsed(words: Sequence[str]) -> Callable[[], None]:
+def parsed(words: Sequence[str], imported: Callable[[], None] | None = None) -> Callable[[], None]:
     """What a command line asks for, ready to be called.
 
     Args:
         words: of the command line, without the program's name.
+        imported: called when libraries are imported and before the words are read, which may mean
+            work: an archive of images is unpacked to look at them. None does nothing.
 
     Raises:
         InputError: a value is empty, unknown or doesn't fit; names the option.
@@ -62,6 +64,8 @@ def parsed(words: Sequence[str]) -> Callable[[], None]:
         _overview(words)
     module = f"{__name__}.{name.replace('-', '_')}"
     parser: _Parser = needed(module, f"the command {name}").COMMAND
+    if imported is not None:
+        imported()
     return parser.parse(words[1:])
 
 

@@ -14,8 +14,10 @@ from ld3m_min.commands.command import Call, Command
 from ld3m_min.commands.options import LongOptions, begin
 from ld3m_min.config import ARCHITECTURES, EvalConfig
 from ld3m_min.data.loading import load_data
+from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
 from ld3m_min.presets import PRESETS, eval_preset
+from ld3m_min.set_files import check_place
 from ld3m_min.synthetic import SyntheticSet
 
 ABOUT = """Train networks on the set in FOLDER and print their accuracy on real images.
@@ -39,7 +41,7 @@ class EvaluateOptions(LongOptions):
             of the environment.
         data_split: of a subset of ImageNet into images to learn from and to test on: the "paper"
             takes ImageNet's, "fastai" that of fastai's own release.
-        out: folder to keep finished trainings in.
+        out: folder to keep finished trainings in, outside of the set's own.
         to_card: write the accuracies into the set's recipe and card, for those who are given it.
     """
 
@@ -67,10 +69,31 @@ def base(name: str, given: Mapping[str, Any], options: EvaluateOptions | None) -
     return eval_preset(name, ipc=made.config.ipc, per_class=per_class)
 
 
+def _check_places(options: EvaluateOptions) -> None:
+    """Refuse, before anything is trained, what would be refused at the end.
+
+    Args:
+        options: of the run.
+
+    Raises:
+        InputError: trainings would be kept in the set's folder, which a set replaces as a whole, or
+            the set can't be written again where it is.
+    """
+    out, folder = options.out, options.folder.resolve()
+    if out is not None and out.resolve().is_relative_to(folder):
+        raise InputError(
+            f"--out {out} lies in the set's own folder, which holds a set alone; give a place "
+            "outside of it"
+        )
+    if options.to_card:
+        check_place(options.folder)
+
+
 def run(call: Call[EvaluateOptions, EvalConfig]) -> None:
     """Evaluate, and print a line for each architecture and one for all that did not distil."""
     config, options = call.config, call.options
     begin(options.device, options.max_seconds)
+    _check_places(options)
     synthetic = _set(options.folder)
     data = load_data(
         options.dataset,

@@ -15,7 +15,8 @@ from ld3m_min.synthetic import SyntheticSet
 ABOUT = """Write the set in SET as others read it, so that this package isn't needed.
 
 A folder with a card, as the Hugging Face Hub has it; a tar for WebDataset; a Parquet table with the
-images in it (needs pyarrow); or a NumPy file. The same set gives the same bytes.
+images in it (needs pyarrow); or a NumPy file. The same set gives the same bytes. What is in the
+place stays, unless it is an earlier export.
 """
 
 

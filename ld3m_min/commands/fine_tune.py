@@ -9,7 +9,7 @@ from typing import Any
 
 from ld3m_min.commands.command import Call, Command
 from ld3m_min.commands.options import LongOptions, begin
-from ld3m_min.data.loading import load_data
+from ld3m_min.data.loading import check_outside, load_data
 from ld3m_min.experiments.places import RECORDS, prior_folder, prior_path
 from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.prior.criteria import learned_latents
@@ -61,6 +61,8 @@ def run(call: Call[FineTuneOptions, FineTuneConfig]) -> None:
     found = prior_path(config.prior)
     made = None if options.codes is None else SyntheticSet.load(options.codes)
     data = load_data(config.dataset, size=config.size)
+    check_outside(out, data)
+    check_outside(options.records, data)
     prior = load_latent_prior(found, device=options.device, classes=data.classes, said=said)
     codes = None if made is None else learned_latents(prior, made, data.classes)
     tuned = fine_tune(prior, data, config, out, codes=codes, device=options.device, class_map=said)

@@ -46,6 +46,8 @@ def run(options: PushOptions) -> None:
         real_images=options.real_images,
     )
     who = "you alone see it" if pushed.private else "everybody sees it"
+    if options.public and pushed.private:
+        who += ": it was private before, and its settings on the Hub make it public"
     print(f"{len(made.labels)} images in {pushed.files} files at {pushed.url}; {who}")
 
 

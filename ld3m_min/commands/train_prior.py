@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +135,7 @@ def run(call: Call[TrainPriorOptions, PriorConfig]) -> None:
     out = options.out or prior_folder(call.preset, config.seed)
     data = load_data(config.dataset, size=config.size)
     check_outside(out, data)
+    check_outside(options.records, data)
     start, said = options.loaded_start(data.classes), ClassMap.read(options.class_map)
     prior = train_prior(
         config,
@@ -164,9 +166,9 @@ def _run_own(call: OwnCall) -> None:
     said = ClassMap.read(options.class_map)
     data = load_data(config.dataset, size=config.size)
     check_outside(out, data)
+    check_outside(options.records, data)
     check_own(data)
     start = options.loaded_start(data.classes)
-    plan.save(out)
     say(plan, again=call.again)
     config = replace(config, dataset=data.name)  # known by its content, wherever it lies
     prior = train_prior(
@@ -178,6 +180,8 @@ def _run_own(call: OwnCall) -> None:
         start=start,
         pictures=plan.pictures,
         class_map=said,
+        # a plan that was kept stays: what is said beside it may be a slip
+        begun=None if call.again else partial(plan.save, out),
     )
     quality = finish_prior(
         config,
@@ -232,6 +236,8 @@ def run_style(call: Call[PriorOptions, StyleConfig]) -> None:
     begin(options.device, options.max_seconds)
     out = options.out or prior_folder(call.preset, config.seed)
     data = load_data(config.dataset, size=config.size)
+    check_outside(out, data)
+    check_outside(options.records, data)
     generator = train_style(config, data, out, device=options.device)
     records = options.record_folder(out)
     quality = finish_style(config, data, generator, out, records=records, device=options.device)

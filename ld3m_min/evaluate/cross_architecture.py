@@ -29,6 +29,7 @@ from ld3m_min.evaluate.jobs import Folder, Job, Trial, build, plan_jobs, run_job
 from ld3m_min.evaluate.protocol import accuracy, train_network
 from ld3m_min.io.lock import locked
 from ld3m_min.io.modes import ordinary_modes
+from ld3m_min.io.paths import expanded
 from ld3m_min.io.progress import Bar, bar
 from ld3m_min.io.seeds import seeded
 from ld3m_min.io.stop import stoppable
@@ -168,6 +169,7 @@ def evaluate(
     _check_architectures(architectures)
     if plain and out is not None:
         raise InputError("the plain loop keeps nothing: leave out=None, or plain=False")
+    out = None if out is None else expanded(out)  # once, before it is checked
     check_outside(out, data)
     recipe = getattr(synthetic, "recipe", {})
     trial = _trial(synthetic, data, config, seed, recipe)

@@ -26,6 +26,7 @@ from ld3m_min.io.checkpoints import Checkpointer, config_difference
 from ld3m_min.io.files import write_json
 from ld3m_min.io.lock import locked
 from ld3m_min.io.modes import ordinary_modes
+from ld3m_min.io.paths import expanded
 from ld3m_min.io.progress import bar
 from ld3m_min.io.seeds import seeded
 from ld3m_min.io.stop import stoppable
@@ -63,7 +64,7 @@ def train_experts(
         Busy: another process works in the folder.
         Interrupted: asked to stop, see :mod:`ld3m_min.io.stop`.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = expanded(folder).absolute()
     check_outside(folder, data)
     data = data.to(device)
     if (finished := _finished(folder, config, data)) is not None:

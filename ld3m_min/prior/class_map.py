@@ -18,6 +18,8 @@ import yaml
 
 from ld3m_min.errors import InputError
 from ld3m_min.io.disk import StrPath
+from ld3m_min.io.paths import expanded
+from ld3m_min.io.text import yaml_of
 
 PROMPT = "a photo of a {}"
 SUFFIXES = (".yaml", ".yml", ".json", ".csv", ".tsv")
@@ -51,7 +53,7 @@ class ClassMap:
         """
         if file is None:
             return cls({}, prompt)
-        path = Path(file).expanduser()
+        path = expanded(file)
         if not path.is_file():
             raise FileNotFoundError(f"no class map {path}; give a YAML, JSON or CSV file")
         if path.suffix.lower() not in SUFFIXES:
@@ -97,12 +99,9 @@ def _pairs(text: str, path: Path) -> list[tuple[str, str]]:
     """Pairs of a YAML or JSON mapping, as they are written: `no`, `1` and `2.0` stay text.
 
     Raises:
-        InputError: it is no mapping of plain values.
+        InputError: it is no YAML, or no mapping of plain values.
     """
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path.name} is not yaml: {' '.join(str(error).split())}") from None
+    node = yaml_of(text, path.name, lambda text: yaml.compose(text, Loader=yaml.SafeLoader))
     if not isinstance(node, yaml.MappingNode):
         raise InputError(
             f"{path.name} is no mapping; write a line 'class: name of the prior' for each class"

@@ -8,17 +8,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ld3m_min.io.digests import digest
 from ld3m_min.io.disk import StrPath
-from ld3m_min.io.files import write_bytes
 from ld3m_min.io.progress import bar
 from ld3m_min.io.seeds import seeded
 from ld3m_min.io.stop import stoppable
-from ld3m_min.io.tensors import to_bytes
 from ld3m_min.networks import Network, build_network
+from ld3m_min.prior.kept import keep_tensors, kept_tensors
 from ld3m_min.prior.real_images import ImageSet, RealImages
 
 # what the classifier is shown later doesn't change it
@@ -90,7 +88,7 @@ def train_classifier(
         data: its training split alone is used.
         config: the network and its training.
         folder: where the classifier is kept. Its file belongs to one configuration and is not made
-            twice. None keeps nothing.
+            twice, unless it is damaged. None keeps nothing.
         device: where it is trained, and where it is returned.
         progress: show a bar.
 
@@ -105,25 +103,28 @@ def train_classifier(
         classes=len(data.classes),
         generator=seeded(0, "classifier"),
     ).to(device)
-    file = None if folder is None else Path(folder) / _file_name(data, config)
-    if file is not None and file.exists():
-        network.load_state_dict(load_file(file))
+    of = _identity(data, config)
+    file = None
+    if folder is not None:
+        file = Path(folder) / f"classifier-{config.network}-{of[:16]}.safetensors"
+    if file is not None and (found := kept_tensors(file, of)) is not None:
+        network.load_state_dict(found)
         return network.eval()
     _fit(network, data, config, torch.device(device), progress)
     if file is not None:
-        write_bytes(file, to_bytes(network.state_dict()))
+        keep_tensors(file, network.state_dict(), of)
     return network.eval()
 
 
-def _file_name(data: RealImages, config: ClassifierConfig) -> str:
-    """The file of a classifier, named by all that its weights depend on."""
+def _identity(data: RealImages, config: ClassifierConfig) -> str:
+    """A digest of all that a classifier's weights depend on."""
     trained_as = [
         {k: v for k, v in asdict(config).items() if k not in _SHOWN_LATER},
         data.train.digest,
         list(data.mean),
         list(data.std),
     ]
-    return f"classifier-{config.network}-{digest(trained_as)[:16]}.safetensors"
+    return digest(trained_as)
 
 
 def _fit(

@@ -30,6 +30,8 @@ from ld3m_min.prior.compvis_keys import averaged, is_ignored, refuse_left, renam
 from ld3m_min.prior.kinds import Autoencoder, Denoiser
 from ld3m_min.prior.schedule import Scheduler, alphas_cumprod, ldm_scheduler
 
+STAND_ALONE = ("VQModel", "VQModelInterface", "AutoencoderKL")
+UNCONDITIONAL = "__is_unconditional__"
 PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 
 
@@ -73,12 +75,9 @@ def convert(
         InputError: a pickle that holds more than tensors; a config or key that has no counterpart;
             weights missing or of another shape than the config says.
     """
-    state, whole = read_state(checkpoint), read_config(config)
-    model = whole.get("model", whole)
-    params = setting(model, "params", "model")
-    kind = target(model)
+    state, (kind, params) = read_state(checkpoint), described(config)
     ignored = tuple(k for k in state if is_ignored(k))
-    stand_alone = kind in ("VQModel", "VQModelInterface", "AutoencoderKL")
+    stand_alone = kind in STAND_ALONE
     if ema and not stand_alone:
         state = averaged(state)
     left = {k: v for k, v in state.items() if not is_ignored(k)}
@@ -106,6 +105,26 @@ def convert(
         _class_embedding(params, groups["cond_stage_model."]),
         ignored,
     )
+
+
+def described(config: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, Settings]:
+    """What a config says that its checkpoint holds.
+
+    Args:
+        config: as of :func:`convert`.
+
+    Returns:
+        The model's class in the public code, which is one of `STAND_ALONE` for an autoencoder; and
+        its settings.
+
+    Raises:
+        FileNotFoundError: no such file.
+        InputError: it is not that of a latent diffusion model.
+    """
+    whole = read_config(config)
+    model = whole.get("model", whole)
+    params = setting(model, "params", "model")
+    return target(model), params if isinstance(params, Mapping) else {}
 
 
 def _scale(params: Settings, state: Mapping[str, Tensor]) -> float:
@@ -173,8 +192,8 @@ def _class_embedding(params: Settings, state: Mapping[str, Tensor]) -> nn.Embedd
     Raises:
         InputError: another kind of conditioning, or another shape than the config says.
     """
-    stage = params.get("cond_stage_config", "__is_unconditional__")
-    if stage == "__is_unconditional__":
+    stage = params.get("cond_stage_config", UNCONDITIONAL)
+    if stage == UNCONDITIONAL:
         refuse_left(state)
         return None
     name = str(setting(stage, "target", "cond_stage_config"))

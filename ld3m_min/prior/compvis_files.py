@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from ld3m_min.errors import InputError
+from ld3m_min.io.paths import expanded
+from ld3m_min.io.text import yaml_of
 
 CHECKPOINTS = (".ckpt", ".pt", ".pth", ".safetensors")
 
@@ -91,8 +93,11 @@ def config_beside(checkpoint: object) -> Path | None:
 
     Returns:
         The yaml's path; None where `checkpoint` is something else, or has none.
+
+    Raises:
+        InputError: the path is in the home of a user that there isn't.
     """
-    path = Path(checkpoint).expanduser() if isinstance(checkpoint, str | os.PathLike) else None
+    path = expanded(checkpoint) if isinstance(checkpoint, str | os.PathLike) else None
     if path is None or path.suffix not in CHECKPOINTS or not path.is_file():
         return None
     return next((p for s in (".yaml", ".yml") if (p := path.with_suffix(s)).is_file()), None)
@@ -110,15 +115,10 @@ def read_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[s
     """
     if isinstance(config, Mapping):
         return config
-    import yaml
-
     path = Path(config)
     if not path.is_file():
         raise FileNotFoundError(f"no config {path}")
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not yaml: {error}") from error
+    found = yaml_of(path.read_bytes(), path)
     if not isinstance(found, Mapping):
         raise InputError(f"{path} is not a mapping of settings")
     return {k: _numbers(v) for k, v in found.items()}

@@ -89,7 +89,7 @@ def read_parts(
         FileNotFoundError: a part is missing.
         InputError: a part is damaged or does not belong there.
     """
-    if (alone := _autoencoder_alone(found.folder)) is not None:
+    if (alone := _read_alone(found.folder)) is not None:
         return GivenParts(alone, source=found.source)
     index = read_index(found.folder)
     if index["_class_name"] == kind:
@@ -111,21 +111,37 @@ def read_parts(
     return replace(parts, source=found.source)
 
 
-def _autoencoder_alone(folder: Path) -> Autoencoder | None:
+def _read_alone(folder: Path) -> Autoencoder | None:
     """The autoencoder of a folder that holds nothing else, as diffusers saves one; or None.
 
     Raises:
         InputError: it is damaged.
+    """
+    kind = autoencoder_alone(folder)
+    if kind is None:
+        return None
+    autoencoder: Autoencoder = loaded(getattr(diffusers, kind), folder, OPTIONS)
+    return autoencoder
+
+
+def autoencoder_alone(folder: Path) -> str | None:
+    """The class of the autoencoder in a folder that holds nothing else; no weights are read.
+
+    Args:
+        folder: of a prior.
+
+    Returns:
+        The class's name in diffusers; None where the folder holds something else.
+
+    Raises:
+        InputError: its configuration is damaged.
     """
     file = folder / "config.json"
     if (folder / "model_index.json").exists() or not file.exists():
         return None
     config = read_json(file)
     kind = config.get("_class_name") if isinstance(config, dict) else None
-    if kind not in AUTOENCODERS:
-        return None
-    autoencoder: Autoencoder = loaded(getattr(diffusers, kind), folder, OPTIONS)
-    return autoencoder
+    return kind if kind in AUTOENCODERS else None
 
 
 def is_text_conditioned(folder: Path) -> bool:

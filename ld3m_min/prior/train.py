@@ -8,25 +8,25 @@ training that was never interrupted.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from safetensors.torch import load_file
 from torch import Generator, Tensor, nn
 
 from ld3m_min.io.checkpoints import Checkpointer
-from ld3m_min.io.files import write_bytes
+from ld3m_min.io.digests import digest
 from ld3m_min.io.lock import locked
 from ld3m_min.io.progress import bar
 from ld3m_min.io.seeds import seeded
 from ld3m_min.io.stop import REASONS, stoppable
-from ld3m_min.io.tensors import to_bytes
 from ld3m_min.prior.architecture import PriorConfig
 from ld3m_min.prior.class_map import NO_MAP, ClassMap
 from ld3m_min.prior.fit import Loss, fit
+from ld3m_min.prior.kept import keep_tensors, kept_tensors
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.losses import LOSSES
 from ld3m_min.prior.noising import laid, noised_batch, normal
@@ -54,6 +54,7 @@ def train_prior(
     progress: bool = True,
     pictures: int = 0,
     class_map: ClassMap = NO_MAP,
+    begun: Callable[[], None] | None = None,
 ) -> LatentDiffusionPrior:
     """Train both stages, writing checkpoints below `out`.
 
@@ -78,20 +79,24 @@ def train_prior(
         pictures: how many to write of each stage, below `out`/samples: held-out images above their
             reconstructions, and samples.
         class_map: which classes of `start` those of the data are, where the names don't tell.
+        begun: called once nobody else works in `out` and no checkpoint there is of another
+            training. None does nothing.
 
     Returns:
         The finished prior: averaged weights, float32.
 
     Raises:
-        InputError: `start` has another architecture, or does not fit the images.
+        InputError: `start` has another architecture, or does not fit the images; or the checkpoints
+            in `out` are of another training.
+        Busy: another process works in `out`.
         NotFinite: a loss is not finite.
         Interrupted: it was asked to stop; everything done so far is in the checkpoint.
     """
     out, device = Path(out), torch.device(device)
     on_gpu = device.type == "cuda"
     dtype = dtype or (torch.bfloat16 if on_gpu else torch.float32)
-    begun = started(config, data.classes, start, class_map)
-    prior = begun.prior.to(device)
+    first = started(config, data.classes, start, class_map)
+    prior = first.prior.to(device)
     assert prior.denoiser is not None, "it was built with one"
     for network in (prior.autoencoder, prior.denoiser):
         laid(network)
@@ -112,6 +117,10 @@ def train_prior(
         return Checkpointer(out / stage, known, every=every, seconds=seconds)
 
     with locked(out):
+        if begun is not None:
+            for stage in ("unet",) if start is not None else ("autoencoder", "unet"):
+                checkpoints(stage).load()  # refuses those of another training
+            begun()
         if start is None:
             kept, vae = checkpoints("autoencoder"), {"vae": prior.autoencoder}
             loss = autoencoder_loss(prior, images, config)
@@ -119,8 +128,9 @@ def train_prior(
                 every = -(-config.vae_steps // pictures)
                 shared["look"] = reconstructions(prior, data, out / "samples", every)
             fit(vae, loss, kept, steps=config.vae_steps, lr=config.vae_lr, **shared)
-        scale = prior.scale if begun.keeps_scale else None
-        latents, labels = _latents(prior, images, labels, config, out, progress, scale)
+        scale = prior.scale if first.keeps_scale else None
+        of = data.train.digest
+        latents, labels = _latents(prior, images, labels, config, out, of, progress, scale)
         loss = denoiser_loss(prior, latents, labels, config)
         kept = checkpoints("unet")
         modules = {"unet": prior.denoiser, "class_embedding": _table(prior)}
@@ -216,29 +226,41 @@ def _latents(
     labels: Int[Tensor, " N"],
     config: PriorConfig,
     out: Path,
+    content: str,
     progress: bool,
     scale: float | None = None,
 ) -> tuple[Float[Tensor, "M c h w"], Int[Tensor, " M"]]:
     """Latents of the training images and their labels, their scale brought to 1, or to `scale`.
 
     The factor becomes the prior's; a unit scale is what the noise schedule assumes. A choice of
-    `config.latents` is for slow machines: it is made once and kept in `out`. All of them take
-    seconds on a GPU, where they are made anew at each start.
+    `config.latents` is for slow machines: it is made once and kept in `out`, with a digest of all
+    that it depends on. All of them take seconds on a GPU, where they are made anew at each start.
+
+    Args:
+        prior: whose autoencoder encodes.
+        images: of the training split.
+        labels: of the images.
+        config: of the training.
+        out: the folder of the training.
+        content: digest of the training split.
+        progress: show a bar.
+        scale: that the latents keep; None brings it to 1.
     """
     if config.latents is not None:
         each, g = math.ceil(config.latents / len(prior.classes)), seeded(config.seed, "latents")
         places = [torch.nonzero(labels.cpu() == k).flatten() for k in range(len(prior.classes))]
         chosen = torch.cat([p[torch.randperm(len(p), generator=g)[:each]] for p in places])
         images, labels = (x[chosen.to(x.device)] for x in (images, labels))
-    file = None if config.latents is None else out / "latents.safetensors"
-    if file is not None and file.exists():
-        latents = load_file(file)["latents"].to(images.device)
+    if config.latents is None:
+        latents = encoded(prior, images, flip=config.flip, batch=256, progress=progress)
     else:
-        batch = 32 if config.latents else 256
-        latents = encoded(prior, images, flip=config.flip, batch=batch, progress=progress)
-        if file is not None:
+        file, of = out / "latents.safetensors", _latents_identity(prior, config, content)
+        if (found := kept_tensors(file, of)) is not None:
+            latents = found["latents"].to(images.device)
+        else:
+            latents = encoded(prior, images, flip=config.flip, batch=32, progress=progress)
             latents = latents.contiguous()  # as it will be read
-            write_bytes(file, to_bytes({"latents": latents}))
+            keep_tensors(file, {"latents": latents}, of)
     labels = labels.repeat(1 + config.flip)
     if scale is not None:
         return latents, labels
@@ -246,6 +268,14 @@ def _latents(
     prior.scale *= factor
     prior.autoencoder.register_to_config(scaling_factor=prior.scale)
     return latents * factor, labels
+
+
+def _latents_identity(prior: LatentDiffusionPrior, config: PriorConfig, content: str) -> str:
+    """What latents depend on that are kept: images, autoencoder, and how the images are chosen."""
+    weights = prior.autoencoder.state_dict()
+    names = sorted(weights)
+    choice = [config.latents, config.seed, config.flip, prior.scale, content]
+    return digest(*(weights[k] for k in names), names, choice)
 
 
 def encoded(

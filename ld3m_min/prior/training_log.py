@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ld3m_min.io.disk import StrPath
 from ld3m_min.io.files import read_json, write_json
+from ld3m_min.io.paths import expanded
 from ld3m_min.io.values import from_dict
 from ld3m_min.prior.real_images import RealImages
 from ld3m_min.prior.weights import SHIPPED
@@ -109,9 +110,10 @@ class TrainedOn:
             source: of the prior: a shipped name, a folder, or what is neither.
 
         Raises:
-            InputError: the file there holds something else.
+            InputError: the file there holds something else, or the folder is in the home of a
+                user that there isn't.
         """
-        for folder in [] if source is None else [SHIPPED / source, Path(source).expanduser()]:
+        for folder in [] if source is None else [SHIPPED / source, expanded(source)]:
             if (folder / TRAINED_ON).is_file():
                 return from_dict(cls, read_json(folder / TRAINED_ON), str(folder / TRAINED_ON))
         return None

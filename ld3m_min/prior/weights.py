@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ld3m_min.errors import InputError
 from ld3m_min.io.files import read_json
+from ld3m_min.io.paths import expanded
 from ld3m_min.prior.schedule import checked_length
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -49,15 +50,15 @@ def find_prior(
     Raises:
         FileNotFoundError: neither shipped, nor a folder, nor to be had from the hub (or, offline,
             from its cache).
-        InputError: another digest than `sha256`, a revision for what is not of the hub, or files
-            that are no prior's.
+        InputError: another digest than `sha256`, a revision for what is not of the hub, files that
+            are no prior's, or a path in the home of a user that there isn't.
     """
     given = os.fspath(path_or_id)
     if not given.strip():
         raise InputError("an empty name is no prior; give a shipped name, a folder, or a hub id")
     bare = isinstance(path_or_id, str) and Path(given).name == given and given not in (".", "..")
     shipped = bare and (SHIPPED / given / "model_index.json").exists()
-    local = SHIPPED / given if shipped else Path(given).expanduser()
+    local = SHIPPED / given if shipped else expanded(given)
     if local.exists():
         if revision is not None:
             raise InputError(f"revision={revision!r} is for hub ids; {given!r} is a folder here")

@@ -60,6 +60,8 @@ def test_every_kind_of_file_says_the_same(tmp_path, name, text):
         ("map.yaml", "a: [1, 2]\n", "line 1: a class has one name or row"),
         ("map.yaml", "a: {b: c}\n", "line 1: a class has one"),
         ("map.yaml", "a: 'b\n", "is not yaml"),
+        ("map.yaml", 'a: "\\UFFFFFFFF"\n', "is not yaml"),
+        ("map.json", '{"a": ' + "[" * 5000, "is not yaml"),
         ("map.yaml", "a:\nb: c\n", "class 'a' has no value"),
         ("map.yaml", "a: b\na: c\n", "has the class 'a' twice"),
         ("map.csv", "a,b,c\n", "has 3 columns"),

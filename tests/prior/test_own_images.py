@@ -16,7 +16,10 @@ from ld3m_min.commands.own_prior import Wish, plan_of, slug
 from ld3m_min.commands.train_prior import COMMAND
 from ld3m_min.data import load_data
 from ld3m_min.data.sides import look_at_folder
+from ld3m_min.errors import Busy
+from ld3m_min.io.checkpoints import Checkpointer
 from ld3m_min.io.files import read_json
+from ld3m_min.io.lock import locked
 from ld3m_min.io.stop import Interrupted, stop_after
 from ld3m_min.planner.training_speed import training_speeds
 from ld3m_min.prior import LatentDiffusionPrior
@@ -196,6 +199,22 @@ def test_a_look_at_a_folder(tmp_path):
     assert look_at_folder(tmp_path / "split").trained_on == len(data.train)
 
 
+@pytest.mark.parametrize("top", ["", "train"])
+def test_a_note_among_many_images_is_not_counted(tmp_path, top):
+    drawn(tmp_path / "pets" / top, {"a": 40, "b": 8})
+    if top:
+        shutil.copytree(tmp_path / "pets" / top, tmp_path / "pets" / "val")
+    (tmp_path / "pets" / top / "a" / "notes.txt").write_text("two of them are shy")
+    look = look_at_folder(tmp_path / "pets")
+    assert look.counts == (40, 8)
+    with pytest.warns(UserWarning, match="are left out"):
+        data = load_data(tmp_path / "pets", size=32, cache=False, progress=False)
+    assert look.trained_on == len(data.train)
+    (tmp_path / "pets" / top / "b" / "notes.txt").write_text("one in nine is a mistake")
+    with pytest.raises(ValueError, match="are no image files"):
+        look_at_folder(tmp_path / "pets")
+
+
 def test_speeds_are_measured():
     config = prior_preset("imagenette-64-smoke", size=32)
     found = training_speeds(config, 3)
@@ -370,6 +389,52 @@ def test_the_whole_way_stopped_and_gone_on(folder, tmp_path, capsys):
     assert (out / "samples" / "step-000003.png").exists()
 
 
+def test_a_slip_beside_a_kept_plan_changes_nothing_of_it(folder, tmp_path, monkeypatch):
+    """Another training's words are refused, and those of before go on."""
+    out = tmp_path / "out"
+    words = ["train-prior", str(folder), "--out", str(out), *TINY]
+    first = Checkpointer.save
+
+    def stops(self, step, *args, **kwargs):
+        first(self, step, *args, **kwargs)
+        if self.folder.name == "unet":
+            raise Interrupted("Ctrl-C", "a step is saved")
+
+    monkeypatch.setattr(Checkpointer, "save", stops)
+    with pytest.warns(UserWarning, match="too little time"), pytest.raises(Interrupted):
+        parsed([*words, "--hours", "0.5"])()
+    monkeypatch.setattr(Checkpointer, "save", first)
+    plan = (out / "plan.json").read_bytes()
+    with (
+        pytest.warns(UserWarning, match="too little time"),
+        pytest.raises(ValueError, match="unet_steps: 3 -> 99"),
+    ):
+        parsed([*words, "--unet-steps", "99"])()
+    assert (out / "plan.json").read_bytes() == plan
+    assert call(*words[1:]).config.unet_steps == 3
+    with locked(out), pytest.raises(Busy), pytest.warns(UserWarning, match="too little time"):
+        parsed(words)()
+    with pytest.warns(UserWarning, match="too little time"):
+        parsed(words)()
+    assert load_prior(out / "model").classes == ("cats", "dögs & co", "wasps")
+
+
+def test_a_plan_is_kept_where_its_training_may_work(folder, tmp_path):
+    """Neither in a folder that another process holds, nor in one of another training."""
+    out = tmp_path / "out"
+    words = ["train-prior", str(folder), "--out", str(out), *TINY]
+    with locked(out), pytest.raises(Busy), pytest.warns(UserWarning, match="too little time"):
+        parsed(words)()
+    assert not (out / "plan.json").exists()
+    Checkpointer(out / "unet", {"content": "of another"}).save(1, {"x": torch.zeros(1)})
+    with (
+        pytest.warns(UserWarning, match="too little time"),
+        pytest.raises(ValueError, match="another configuration"),
+    ):
+        parsed(words)()
+    assert not (out / "plan.json").exists() and not (out / "autoencoder").exists()
+
+
 def call(*words):
     return COMMAND.resolved(words)
 
@@ -401,6 +466,16 @@ def test_words_that_cannot_be(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_is_called_as_a_data_set_is_still_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("imagenette", "letters"):  # the second is a preset too
+        drawn(tmp_path / name, {"a": 9, "b": 5})
+    for words in (("imagenette",), ("./letters",), ("own", "--dataset", "letters")):
+        found = call(*words, *TINY).config.dataset
+        data = load_data(found, size=32, cache=False, progress=False)
+        assert (data.name, data.classes) == (words[-1].removeprefix("./"), ("a", "b"))
+
+
 def test_folders_that_cannot_be(tmp_path):
     (tmp_path / "none").mkdir()
     one = drawn(tmp_path / "one", {"a": 5})
@@ -422,7 +497,22 @@ def test_folders_that_cannot_be(tmp_path):
     inside = drawn(tmp_path / "in", {"a": 4, "b": 4})
     with pytest.raises(ValueError, match="lies in the data's own folder"):
         parsed(["train-prior", str(inside), "--out", str(inside / "out"), *TINY])()
+    words = ["train-prior", str(inside), "--out", str(tmp_path / "x"), *TINY]
+    with pytest.raises(ValueError, match="lies in the data's own folder"):
+        parsed([*words, "--records", str(inside / "records")])()
     assert not (tmp_path / "x").exists() and not (tmp_path / "in" / "out").exists()
+
+
+@pytest.mark.parametrize("preset", ["fine-tune minimax-smoke", "train-prior style-smoke"])
+@pytest.mark.parametrize("option", ["--out", "--records"])
+def test_no_training_writes_among_its_images(tmp_path, monkeypatch, preset, option):
+    monkeypatch.chdir(tmp_path)
+    pets = drawn(tmp_path / "pets", {"a": 4, "b": 4})
+    words = [*preset.split(), "--dataset", str(pets), option, str(pets / "tuned")]
+    with pytest.raises(ValueError, match="lies in the data's own folder"):
+        parsed(words)()
+    assert sorted(p.name for p in pets.iterdir()) == ["a", "b"]
+    assert [p.name for p in tmp_path.iterdir()] == ["pets"]
 
 
 def test_grey_images_and_a_start_from_the_digits(tmp_path, capsys):

@@ -564,6 +564,8 @@ def test_files_that_are_not_what_they_should_be(tmp_path):
     state, values = compvis_tiny()
     (tmp_path / "list.yaml").write_text("- 1\n")
     (tmp_path / "broken.yaml").write_text("a: [1")
+    (tmp_path / "day.yaml").write_text("model: 2024-13-01")
+    (tmp_path / "deep.yaml").write_text("model: " + "[" * 5000)
     torch.save({"state_dict": {"a": "text"}}, tmp_path / "text.pt")
     (tmp_path / "page.ckpt").write_text("<html>404</html>")
     (tmp_path / "page.safetensors").write_text("<html>404</html>")
@@ -574,6 +576,9 @@ def test_files_that_are_not_what_they_should_be(tmp_path):
         (state, tmp_path / "none.yaml", "no config"),
         (state, tmp_path / "list.yaml", "not a mapping"),
         (state, tmp_path / "broken.yaml", "not yaml"),
+        (state, tmp_path / "day.yaml", "not yaml: month must be"),
+        (state, tmp_path / "deep.yaml", "not yaml"),
+        (state, {"model": {"params": 3}}, "lacks 'first_stage_config'"),
         (state, {"model": {}}, "lacks 'params'"),
         (tmp_path / "text.pt", values, "more than tensors: a"),
         (tmp_path / "page.ckpt", values, "page.ckpt is not a PyTorch checkpoint.*error page"),

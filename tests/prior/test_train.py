@@ -1,13 +1,16 @@
-"""A training that goes on from another prior, and what is noted of both."""
+"""A training that goes on: from another prior, and with what an earlier start of it had kept."""
 
+import shutil
 from dataclasses import asdict, replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ld3m_min.io.files import read_json
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.prior.card import finish_prior
+from ld3m_min.prior.classifier import ClassifierConfig, train_classifier
 from ld3m_min.prior.presets import prior_preset
 from ld3m_min.prior.train import train_prior
 from ld3m_min.prior.training_log import TrainingLog
@@ -81,6 +84,81 @@ def test_a_folder_that_says_nothing_and_one_that_says_nonsense(tmp_path):
     (tmp_path / "training.json").write_text('{"steps": 3}')
     with pytest.raises(ValueError, match="unknown field steps"):
         TrainingLog.of(tmp_path)
+
+
+# -- what is kept to save time ---------------------------------------------------------------------
+
+FEW = prior_preset("smoke", latents=20)
+
+
+def latents_of(out):
+    return load_file(out / "latents.safetensors")["latents"]
+
+
+@pytest.mark.parametrize("change", [{"latents": 40}, {"latents": 10}, {"seed": 1}], ids=str)
+def test_latents_of_another_choice_are_made_anew(digits, tmp_path, change, monkeypatch):
+    """Killed before the denoiser's first checkpoint: the next words choose other images."""
+    out, other = stopped(digits, FEW, tmp_path / "out", monkeypatch), replace(FEW, **change)
+    if "seed" in change:
+        shutil.rmtree(out / "autoencoder")  # or its checkpoint would refuse the other training
+    again = train_prior(other, digits, out, progress=False)
+    whole = train_prior(other, digits, tmp_path / "whole", progress=False)
+    assert again.digest == whole.digest
+    assert torch.equal(latents_of(out), latents_of(tmp_path / "whole"))
+
+
+def stopped(digits, config, out, monkeypatch, **options):
+    """The folder of a training that was killed when its latents were there and no more."""
+    with monkeypatch.context() as patch, pytest.raises(KeyError, match="killed"):
+        patch.setattr("ld3m_min.prior.train.denoiser_loss", lambda *a: {}["killed"])
+        train_prior(config, digits, out, progress=False, **options)
+    assert not list((out / "unet").glob("step-*"))
+    return out
+
+
+def test_other_images_have_other_latents(digits, tmp_path, monkeypatch):
+    start = train_prior(prior_preset("smoke"), digits, tmp_path / "start", progress=False)
+    pixels = digits.train.images.flip(3).contiguous()
+    mirrored = replace(digits, train=replace(digits.train, images=pixels))
+    out = stopped(digits, FEW, tmp_path / "out", monkeypatch, start=start)
+    before = latents_of(out)
+    train_prior(FEW, mirrored, out, start=start, progress=False)
+    assert not torch.equal(latents_of(out), before)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "older version"])
+def test_latents_that_can_not_be_believed_are_made_anew(digits, tmp_path, damage, monkeypatch):
+    whole = train_prior(FEW, digits, tmp_path / "whole", progress=False)
+    out = stopped(digits, FEW, tmp_path / "out", monkeypatch)
+    spoil(out / "latents.safetensors", damage)
+    assert train_prior(FEW, digits, out, progress=False).digest == whole.digest
+    assert torch.equal(latents_of(out), latents_of(tmp_path / "whole"))
+
+
+def spoil(file, damage):
+    data = file.read_bytes()
+    if damage == "older version":  # without a digest, and of who knows which images
+        save_file({k: v.flip(0).contiguous() for k, v in load_file(file).items()}, file)
+    else:
+        flipped = data[:-5] + bytes([data[-5] ^ 64]) + data[-4:]
+        file.write_bytes({"cut": data[:-7], "flipped": flipped, "empty": b""}[damage])
+
+
+def test_latents_that_fit_are_not_made_twice(digits, tmp_path, monkeypatch):
+    out = stopped(digits, FEW, tmp_path / "out", monkeypatch)
+    monkeypatch.setattr("ld3m_min.prior.train.encoded", lambda *a, **k: pytest.fail("made twice"))
+    assert train_prior(FEW, digits, out, progress=False).classes == digits.classes
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_classifier_that_is_damaged_is_trained_anew(digits, tmp_path, damage):
+    config = ClassifierConfig(network="ConvNet", width=8, size=16, epochs=1, images=40)
+    whole = train_classifier(digits, config, folder=tmp_path, progress=False).state_dict()
+    (file,) = tmp_path.glob("classifier-*.safetensors")
+    spoil(file, damage)
+    again = train_classifier(digits, config, folder=tmp_path, progress=False).state_dict()
+    assert all(torch.equal(v, again[k]) for k, v in whole.items())
+    assert all(torch.equal(v, whole[k]) for k, v in load_file(file).items())
 
 
 SPLITS = ("train", "validation", "test")

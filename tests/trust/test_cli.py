@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import pytest
 
@@ -88,6 +89,35 @@ def test_a_stop_in_the_first_moment_shows_no_traceback(tmp_path):
     _, err = process.communicate(timeout=60)
     assert "Traceback" not in err, err[-300:]
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_while_an_archive_is_unpacked_leaves_nothing_of_it(tmp_path, number, code):
+    """The look at the images comes before the work: a stop there clears away what it had begun."""
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for file in sorted(folder_of(tmp_path / "pets").rglob("*.png")):
+            archive.write(file, file.relative_to(tmp_path))
+    script = (
+        "import os, sys\nfrom ld3m_min.data import archives\n"
+        "def at_the_fifth(archive, member, count, *others):\n"
+        f"    if count == 5: os.kill(os.getpid(), {int(number)})\n"
+        "archives._check_size = at_the_fifth\n"
+        "from ld3m_min.__main__ import main\n"
+        f"sys.argv = ['ld3m_min', 'distil', {str(tmp_path / 'pets.zip')!r}]\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "LD3M_CACHE": str(tmp_path / "cache")},
+    )
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr[-300:]
+    assert "nothing had begun" not in done.stderr
+    assert (tmp_path / "cache").is_dir()
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
 
 def test_no_iterations_under_the_automatic_plan(tmp_path):

@@ -271,6 +271,48 @@ def test_foreign_files_at_any_depth_are_kept(digits, tmp_path, place):
     assert mine.read_text() == "mine"
 
 
+FOREIGN = ["set.json", "thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {"files": FOREIGN},
+        {"format": "ld3m_min synthetic set", "version": 2, "files": FOREIGN},
+        files.signed({"format": "another", "version": 2, "files": FOREIGN}),
+        files.signed({"format": "ld3m_min synthetic set", "version": 2, "files": FOREIGN}),
+    ],
+    ids=["foreign", "unsigned", "another format", "signed"],
+)
+def test_an_index_of_something_else_gives_nothing_away(digits, tmp_path, index):
+    (tmp_path / "mine").mkdir()
+    files.write_json(tmp_path / "mine" / "set.json", index)
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match=r"holds other files .*thesis\.txt"):
+        distil(settings(iterations=0), data=digits, progress=False).save(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_set_of_the_first_version_is_still_replaced(digits, tmp_path):
+    made = distil(settings(iterations=0), data=digits, progress=False)
+    made.save(tmp_path / "set")
+    index = files.read_json(tmp_path / "set" / "set.json")
+    old = {k: v for k, v in index.items() if k not in ("files", "checksum")} | {"version": 1}
+    files.write_json(tmp_path / "set" / "set.json", old)
+    (tmp_path / "set" / "SHA256SUMS").unlink()  # it had none
+    made.save(tmp_path / "set")
+    assert files.read_json(tmp_path / "set" / "set.json") == index
+
+
+def test_a_set_whose_index_is_damaged_is_not_replaced(digits, tmp_path):
+    made = distil(settings(iterations=0), data=digits, progress=False)
+    made.save(tmp_path / "set")
+    index = files.read_json(tmp_path / "set" / "set.json")
+    files.write_json(tmp_path / "set" / "set.json", index | {"history": [1]})
+    with pytest.raises(ValueError, match=r"its set\.json is damaged or not a set's"):
+        made.save(tmp_path / "set")
+
+
 def test_a_folder_beside_a_set_is_nobodys_business(digits, tmp_path):
     (tmp_path / ".old-set").mkdir()
     (tmp_path / ".old-set" / "mine").write_text("mine")
@@ -477,6 +519,14 @@ def test_names_of_a_prior_fit_its_rows():
         ("distil", "--max-seconds", "-1"),
         ("distil", "--dataset", ""),
         ("distil", "--prior", " "),
+        ("distil", "~nobody-of-that-name"),
+        ("distil", "own", "--dataset", "~nobody-of-that-name"),
+        ("distil", "smoke", "--dataset", "~nobody-of-that-name/photos"),
+        ("distil", "smoke", "--prior", "~nobody-of-that-name/model", "--space", "autoencoder"),
+        ("distil", "smoke", "--out=~nobody-of-that-name/run"),
+        ("train-prior", "~nobody-of-that-name"),
+        ("train-prior", "own", "--dataset", "~nobody-of-that-name"),
+        ("select", "--out=~nobody-of-that-name/run"),
         ("experts", "--size", "0"),
         ("tune", "--iterations", "-1"),
         ("tune", "--repeats", "0"),
