@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ld3m_min.commands import COMMANDS
+from ld3m_min.commands import parsed
 from ld3m_min.config import ARCHITECTURES, VALIDATORS
 from ld3m_min.errors import InputError
 from ld3m_min.experiments import network_rates as networks
@@ -200,7 +200,7 @@ def entry(lr, first, second, **more):
 
 def test_no_seed_is_refused_before_any_work(digits, tmp_path):
     for wrong in ({"seeds": 0}, {"repeats": 0}):
-        with pytest.raises(InputError, match="of a rate search must be >= 1"):
+        with pytest.raises(InputError, match="of a rate search must be at least 1, not 0"):
             search("smoke", digits, records=tmp_path, runs=tmp_path, progress=False, **wrong)
     assert not [*tmp_path.iterdir()]
 
@@ -215,7 +215,7 @@ def test_no_seed_is_refused_before_any_work(digits, tmp_path):
 )
 def test_an_option_without_use_is_refused(words, lost):
     with pytest.raises(InputError, match=f"has no use for {lost}; leave it out"):
-        COMMANDS["rate-search"].parse(["smoke", *words])()
+        parsed(["rate-search", "smoke", *words])()
 
 
 def test_a_diverged_try_is_no_choice():

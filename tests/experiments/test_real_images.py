@@ -142,7 +142,7 @@ def test_the_command_prints_the_curve(capsys, tmp_path, monkeypatch):
 
 def test_points_of_another_evaluation_are_refused_and_so_is_no_seed(digits, tmp_path):
     for wrong, what in (({"seeds": 0}, "seeds"), ({"counts": (1, -1)}, "counts")):
-        with pytest.raises(InputError, match=f"{what} of real images must be >= "):
+        with pytest.raises(InputError, match=f"{what} of real images must be at least"):
             measure("smoke", digits, records=tmp_path, runs=tmp_path, progress=False, **wrong)
     file = tmp_path / "real-digits-smoke.json"
     write_json(file, {"points": [{"key": "of another protocol", "per_class": 1, "seed": 0}]})
