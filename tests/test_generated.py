@@ -218,7 +218,8 @@ def test_what_is_missing_begins_with_the_prior_that_is_fine_tuned(tmp_path, monk
     assert "digits:" not in "".join(grids.commands(["tried"], tmp_path)[:2])
     monkeypatch.setattr(places, "RECORDS", tmp_path / "none" / "records")
     lines = grids.commands(["tried"], tmp_path)
-    assert lines[0] == "prior minimax-digits:  python -m ld3m_min fine-tune minimax-digits"
+    made = f"python -m ld3m_min fine-tune minimax-digits --records {tmp_path}"
+    assert lines[0] == f"prior minimax-digits:  {made}"
     assert lines[1] == "prior control-digits:  python -m ld3m_min fine-tune control-digits"
     assert [line.split(":")[0] for line in lines[2:4]] == [
         "prior imagenette-64",
