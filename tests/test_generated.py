@@ -220,7 +220,7 @@ def test_what_is_missing_begins_with_the_prior_that_is_fine_tuned(tmp_path, monk
     lines = grids.commands(["tried"], tmp_path)
     made = f"python -m ld3m_min fine-tune minimax-digits --records {tmp_path}"
     assert lines[0] == f"prior minimax-digits:  {made}"
-    assert lines[1] == "prior control-digits:  python -m ld3m_min fine-tune control-digits"
+    assert lines[1] == f"prior control-digits:  {made.replace('minimax', 'control')}"
     assert [line.split(":")[0] for line in lines[2:4]] == [
         "prior imagenette-64",
         "prior minimax-imagenette-64",

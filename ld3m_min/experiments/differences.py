@@ -193,7 +193,10 @@ def measure(
             continue
         first, other = (first_gradient(c, data, runs=runs, progress=progress) for c in (cell, base))
         point: dict[str, Any] = {"name": cell.name, "key": key}
-        point |= {code: asdict(changed(first[code], other[code])) for code in first}
+        for code in first:
+            change = changed(first[code], other[code])
+            cosine = None if math.isnan(change.cosine) else change.cosine  # JSON has no NaN
+            point[code] = {"cosine": cosine, "length": change.length}
         points = add_entry(file, head, "points", point)
     return head | {"points": points}
 
