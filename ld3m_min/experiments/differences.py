@@ -177,6 +177,7 @@ def measure(
     head |= {"environment": environment("cpu")}
     points: list[dict[str, Any]] = read_json(file)["points"] if Path(file).exists() else []
     known = {p["name"]: p["key"] for p in points}
+    bases: dict[Cell, dict[str, Tensor]] = {}
     cells = [
         (replace(d.changed, seed=seed), replace(d.base, seed=seed))
         for d in differences
@@ -191,7 +192,9 @@ def measure(
             )
         if cell.name in known:
             continue
-        first, other = (first_gradient(c, data, runs=runs, progress=progress) for c in (cell, base))
+        if base not in bases:  # several differences start from it
+            bases[base] = first_gradient(base, data, runs=runs, progress=progress)
+        first, other = first_gradient(cell, data, runs=runs, progress=progress), bases[base]
         point: dict[str, Any] = {"name": cell.name, "key": key}
         for code in first:
             change = changed(first[code], other[code])

@@ -152,16 +152,9 @@ def worth(record: Mapping[str, Any], accuracy: float) -> float:
     Raises:
         InputError: the record has fewer than two counts.
     """
-    known = curve(record)
-    counts = sorted(n for n in known if n > 0)
-    if len(counts) < 2:
-        raise InputError("the record of real images has fewer than two counts; measure more")
-    means = np.maximum.accumulate([known[n].mean() for n in counts])  # it can only rise
-    if accuracy < means[0]:
-        return math.nan
-    if accuracy > means[-1]:
-        return math.inf
-    return float(np.exp(np.interp(accuracy, means, np.log(counts))))
+    counts, values = _measured(record)
+    n = _read_off(counts, [v.mean() for v in values], accuracy)
+    return n or math.nan
 
 
 def worth_interval(
@@ -190,21 +183,35 @@ def worth_interval(
     Raises:
         InputError: the record has fewer than two counts.
     """
-    known = curve(record)
-    counts = sorted(n for n in known if n > 0)
-    if len(counts) < 2:
-        raise InputError("the record of real images has fewer than two counts; measure more")
-    seeds, points = accuracies.mean(1), [known[n].values() for n in counts]
-    found = []
-    for _ in range(resamples):
-        means = np.maximum.accumulate([rng.choice(p, len(p)).mean() for p in points])
-        mean = rng.choice(seeds, len(seeds)).mean()
-        at = np.exp(np.interp(mean, means, np.log(counts), left=-np.inf, right=np.inf))
-        found.append(float(at))
+    counts, values = _measured(record)
+    seeds = accuracies.mean(1)
+    found = [
+        _read_off(
+            counts,
+            [rng.choice(v, len(v)).mean() for v in values],
+            rng.choice(seeds, len(seeds)).mean(),
+        )
+        for _ in range(resamples)
+    ]
     tail = (1 - level) / 2
     # the nearest of them, since infinity cannot be averaged
     low, high = np.quantile(found, (tail, 1 - tail), method="nearest")
     return float(low), float(high)
+
+
+def _measured(record: Mapping[str, Any]) -> tuple[list[int], list[NDArray[np.float64]]]:
+    """The counts of a record, all images left out, and the accuracies of each one's draws."""
+    known = curve(record)
+    counts = sorted(n for n in known if n > 0)
+    if len(counts) < 2:
+        raise InputError("the record of real images has fewer than two counts; measure more")
+    return counts, [known[n].values() for n in counts]
+
+
+def _read_off(counts: Sequence[int], means: Sequence[float], accuracy: float) -> float:
+    """The count at which a curve reaches an accuracy; 0 below it, infinity above it."""
+    risen = np.maximum.accumulate(means)  # it can only rise
+    return float(np.exp(np.interp(accuracy, risen, np.log(counts), left=-np.inf, right=np.inf)))
 
 
 def curve(record: Mapping[str, Any]) -> dict[int, EvalResult]:
