@@ -6,10 +6,10 @@ version, of other work, or damaged, is as good as none.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -45,13 +45,12 @@ def kept_tensors(file: Path, of: str) -> dict[str, Tensor] | None:
         OSError: there is such a file, and it cannot be read.
     """
     try:
-        data = file.read_bytes()
-        tensors = from_bytes(data, file)
+        tensors = from_bytes(file.read_bytes(), file)
+        with safe_open(file, "pt") as opened:
+            said = opened.metadata() or {}  # earlier versions wrote none
     except (FileNotFoundError, InputError):  # the second: damaged
         return None
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    said = header.get("__metadata__", {}).get("digest")  # earlier versions wrote none
-    return tensors if said == _digest(tensors, of) else None
+    return tensors if said.get("digest") == _digest(tensors, of) else None
 
 
 def _digest(tensors: Mapping[str, Tensor], of: str) -> str:
