@@ -29,7 +29,7 @@ endef
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check book pdf test test-matrix mutations bench explorers soak notebooks table table-run tables clean
+.PHONY: help setup check book build-book compare-notebooks pdf test test-matrix mutations bench explorers soak notebooks table table-run tables clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -73,19 +73,24 @@ pdf: $(STAMP)  ## print the whole book to _build/ld3m-book.pdf (needs Chromium)
 	"$(BIN)/python" tools/print_book.py
 
 test: $(STAMP)  ## everything that must hold: lint, types, unit tests, notebooks, the book and its links
-	@echo "==> 1/5 ruff, imports, types"
+	@echo "==> 1/4 ruff, imports, types"
 	$(STATIC)
-	@echo "==> 2/5 unit tests"
+	@echo "==> 2/4 unit tests"
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest tests --ignore=tests/book/test_links.py -n auto --dist worksteal
-	@echo "==> 3/5 notebooks, outputs compared with the committed ones"
-	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest --nbval notebooks/ -n auto --dist loadfile
-	@echo "==> 4/5 building the book"
-	OMP_NUM_THREADS=1 "$(BIN)/jupyter-book" build . --all -W -n --keep-going
-	@echo "==> 5/5 the built book: links, pages, offline reading"
+	@echo "==> 3/4 together: notebooks, outputs compared with the committed ones; building the book (minutes without a word)"
+	$(MAKE) -j2 --output-sync=target compare-notebooks build-book
+	@echo "==> 4/4 the built book: links, pages, offline reading"
 	LD3M_BOOK=1 "$(BIN)/python" -m pytest tests/book/test_links.py tests/book/test_browser.py -n auto --dist worksteal
 	@echo "==> all passed"
 
-test-matrix: $(STAMP)  ## the numeric tests under each instruction set and number of threads that this machine has
+# the book is built by one process: the notebooks keep the other cores busy
+compare-notebooks: $(STAMP)
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest --nbval notebooks/ -n auto --dist loadfile
+
+build-book: $(STAMP)
+	OMP_NUM_THREADS=1 "$(BIN)/jupyter-book" build . --all -W -n --keep-going
+
+test-matrix: $(STAMP)  ## the numeric tests under the other instruction sets that this machine has, and with two threads
 	"$(BIN)/python" tools/test_matrix.py
 
 mutations: $(STAMP)  ## break twenty important lines, one at a time: a test must notice each
