@@ -14,7 +14,7 @@ TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 # pages whose answer is not measured yet, so that there is nothing to take away
 WAITING = {"book/experiments/photographs", "book/experiments/good_prior"}
 # what is looked up, or moved, rather than read
-LOOKED_UP = {"book/start/how_to_run", "book/reference/differences", "book/background/22_live"}
+LOOKED_UP = {"book/start/how_to_run", "book/background/22_live"}
 
 
 def files(node):
