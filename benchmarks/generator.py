@@ -10,7 +10,7 @@ from statistics import median
 
 import torch
 
-from ld3m_min.backprop import Plan, generate_with_plan, ladder
+from ld3m_min.backprop import Plan, generate_with_plan, ordered_plans
 from ld3m_min.io.environment import environment, peak_memory
 from ld3m_min.planner.counter import Counter
 from ld3m_min.planner.engine import low_products_pay
@@ -25,8 +25,8 @@ SCHEDULE = "public schedule"
 
 
 def variants(steps, device):
-    """Name -> plan: the ladder in float32; then what may pay beyond it, alone and together."""
-    rows = dict(ladder(steps))
+    """Name -> plan: all plans in float32; then what may pay beyond them, alone and together."""
+    rows = dict(ordered_plans(steps))
     rows["channels-last"] = Plan(channels_last=True)
     rows["bfloat16"] = Plan(precision="bfloat16")
     if device == "cpu":

@@ -138,7 +138,7 @@ PLANS = {
 }
 
 
-def ladder(steps: int) -> dict[str, Plan]:
+def ordered_plans(steps: int) -> dict[str, Plan]:
     """Plans by name, from the fastest to the one that needs least memory.
 
     Between those of `PLANS` stands "half", which recomputes half of the steps.

@@ -55,7 +55,7 @@ import torch
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from ld3m_min import presets
-from ld3m_min.backprop import PER_STEP, Plan, generate_with_plan, ladder
+from ld3m_min.backprop import PER_STEP, Plan, generate_with_plan, ordered_plans
 from ld3m_min.experiments import figures as viz
 from ld3m_min.experiments.figures import BLUE, GREY, ORANGE
 from ld3m_min.planner.counter import Counter
@@ -272,7 +272,7 @@ T = 2 if preset == "smoke" else 10
 sampling = SamplerConfig(steps=T)
 settings = presets.preset("cpu", algorithm="DC", seed=seed, sampler=sampling)
 weights = [p for m in prior.modules for p in m.parameters()]
-plans = ladder(T)
+plans = ordered_plans(T)
 
 
 def gradients(plan, chosen=settings):

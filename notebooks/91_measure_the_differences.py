@@ -19,7 +19,8 @@
 # repeat each measurement with your own.
 #
 # **You need** one CPU core, 1 GB of memory and a minute (preset `smoke`; four with `cpu`). No GPU,
-# no network. The numbers go into a record, which the page {doc}`../book/reference/differences`
+# no network. The numbers go into a record. With `preset = "cpu"` and
+# `out = "../book/_data/records"` it is the one that the page {doc}`../book/reference/differences`
 # reads. What is claimed is also asserted, in the folded cells.
 
 # %% tags=["parameters"]
@@ -29,7 +30,7 @@ import os
 preset = os.environ.get("LD3M_PRESET", "smoke")
 seed = 0  # of every random draw
 # where differences.json goes
-out = os.environ.get("LD3M_OUT", "../book/_data/records")
+out = os.environ.get("LD3M_OUT", "../runs/differences")
 
 # %% tags=["hide-cell"]
 import importlib.util

@@ -16,7 +16,7 @@ from ld3m_min.backprop import (
     Plan,
     decode_with_plan,
     generate_with_plan,
-    ladder,
+    ordered_plans,
 )
 from ld3m_min.engines import prepared
 from ld3m_min.networks import build_network
@@ -26,7 +26,7 @@ from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL, Residual
 from ld3m_min.sampler import SamplerConfig
 
 OTHERS = {
-    **ladder(4),
+    **ordered_plans(4),
     "selective, the decoder in chunks of 2": Plan(
         steps=-1, selective=True, decoder=True, decoder_chunk=2
     ),
@@ -137,7 +137,7 @@ def peak(problem, plan):
 
 
 def test_recomputing_keeps_less(problem):
-    found = {name: peak(problem, plan) for name, plan in ladder(6).items()}
+    found = {name: peak(problem, plan) for name, plan in ordered_plans(6).items()}
     assert (
         found["one-pass"] > found["decoder"] > found["half"] > found["per-step"] > found["chunks"]
     )

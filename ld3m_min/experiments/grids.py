@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from ld3m_min.errors import InputError
@@ -36,6 +37,7 @@ from ld3m_min.experiments.places import (
     prior_folder,
     prior_path,
 )
+from ld3m_min.experiments.questions import ASKED, ELSEWHERE, SEEDS
 from ld3m_min.io.files import read_json
 from ld3m_min.prior.presets import FINE_TUNE_PRESETS, PRIOR_PRESETS
 from ld3m_min.prior.style_config import STYLE_PRESETS
@@ -88,25 +90,21 @@ def _grid(dataset: str, preset: str, ipc1: Iterable[str], ipc10: Iterable[str] =
     return cells
 
 
-def _evidence(preset: str) -> dict[str, list[Cell]]:
+def _evidence() -> dict[str, list[Cell]]:
     """The grids of the digits, in the order in which they are to be made.
 
     Every system with one image per class, the primary comparisons first; then what is learned
     (table 4), time steps (figures 4 and 5), priors (table 3), the differences between paper and
-    public code, more iterations, a teacher's labels, and ten images per class. Systems that know
-    no seed have one cell.
-
-    Args:
-        preset: of the cells.
+    public code, more iterations, a teacher's labels, and ten images per class. Eight seeds where a
+    question was asked beforehand, else six; systems that know no seed have one cell.
     """
 
     def cells(
-        space: str, algorithm: str = "none", ipc: int = 1, variant: str = "", seeds: int = 8
+        space: str, algorithm: str = "none", ipc: int = 1, variant: str = "", seeds: int = 0
     ) -> list[Cell]:
-        seeds = 1 if space in SEEDLESS else seeds
-        return [
-            Cell("digits", preset, space, algorithm, ipc, seed, variant) for seed in range(seeds)
-        ]
+        first = Cell("digits", "evidence", space, algorithm, ipc, variant=variant)
+        seeds = seeds or (SEEDS if first in ASKED else ELSEWHERE)
+        return [replace(first, seed=seed) for seed in range(1 if space in SEEDLESS else seeds)]
 
     def by_seed(*parts: list[Cell]) -> list[Cell]:
         return sorted((cell for part in parts for cell in part), key=lambda cell: cell.seed)
@@ -120,8 +118,8 @@ def _evidence(preset: str) -> dict[str, list[Cell]]:
     rest += [cells(*pair) for pair in learned if pair not in [(name, "DM") for name in primary]]
     priors = [*RANDOM_PRIORS, "other-prior", "minimax-prior", "control-prior"]
     ten = by_seed(
-        cells("random", ipc=10, seeds=6),
-        *(cells(name, "DM", 10, seeds=6) for name in ("pixel", *primary)),
+        cells("random", ipc=10),
+        *(cells(name, "DM", 10) for name in ("pixel", *primary)),
     )
     return {
         "evidence": first + by_seed(*rest),
@@ -129,10 +127,10 @@ def _evidence(preset: str) -> dict[str, list[Cell]]:
             *(cells(name, "DM", variant=variant) for name in both for variant in ABLATION)
         ),
         "evidence-steps": by_seed(
-            *(cells("ld3m-paper", "DM", variant=f"T{n}", seeds=6) for n in (5, 20, 40, 80))
+            *(cells("ld3m-paper", "DM", variant=f"T{n}") for n in (5, 20, 40, 80))
         ),
         "evidence-priors": by_seed(
-            *(cells(name, "DM", variant=v, seeds=6) for name in both for v in priors)
+            *(cells(name, "DM", variant=v) for name in both for v in priors)
         ),
         "evidence-differences": by_seed(
             *(
@@ -141,11 +139,11 @@ def _evidence(preset: str) -> dict[str, list[Cell]]:
             )
         ),
         "evidence-longer": by_seed(
-            *(cells(name, "DM", variant=LONGER, seeds=6) for name in ("pixel", *primary))
+            *(cells(name, "DM", variant=LONGER) for name in ("pixel", *primary))
         ),
         "evidence-labels": by_seed(
-            cells("random", variant=SOFT_LABELS, seeds=6),
-            *(cells(name, "DM", variant=SOFT_LABELS, seeds=6) for name in ("pixel", *primary)),
+            cells("random", variant=SOFT_LABELS),
+            *(cells(name, "DM", variant=SOFT_LABELS) for name in ("pixel", *primary)),
         ),
         "evidence-ipc10": ten,
     }
@@ -234,7 +232,7 @@ GRIDS = {
         for seed in range(900, 906)
         for name in ("autoencoder", "ld3m-paper", "ld3m-code")
     ],
-    **_evidence("evidence"),
+    **_evidence(),
     **_photos("photos"),
     **_nette("nette"),
     # a cell of every system, and of every algorithm with LD3M

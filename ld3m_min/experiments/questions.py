@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from ld3m_min.experiments.cells import Cell
 
-SEEDS = 8  # distillations of each system
+SEEDS = 8  # distillations of each system that is asked for
+ELSEWHERE = 6  # of any other: with fewer the sign-flip test can't reach 0.05
 # the least p value of the sign-flip test with eight seeds is 2 / 2^8; Holm multiplies it by the
 # number of questions at most, and 6 * 2 / 2^8 = 0.047 is the last below 0.05
 MOST_SECONDARY = 6
@@ -91,3 +92,6 @@ SECONDARY = {
     ),
     "code - paper": Question("Is the public code better than equation (6)?", _CODE, _PAPER),
 }
+ASKED = frozenset(
+    side for asked in (PRIMARY | SECONDARY).values() for side in (asked.ours, asked.theirs)
+)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ld3m_min.backprop import Plan, decode_with_plan, generate_with_plan, ladder
+from ld3m_min.backprop import Plan, decode_with_plan, generate_with_plan, ordered_plans
 from ld3m_min.config import DistilConfig
 from ld3m_min.data.dataset import ImageDataset
 from ld3m_min.data.splits import DataSplits
@@ -258,7 +258,7 @@ def forecasts(
     matching: bool = True,
     classes: int | None = None,
 ) -> Iterator[Forecast]:
-    """A forecast for each plan of :func:`ld3m_min.backprop.ladder`, the fastest first.
+    """A forecast for each plan of :func:`ld3m_min.backprop.ordered_plans`, the fastest first.
 
     They are made one by one, as they are asked for, in the precision and format of `config.plan`.
 
@@ -274,7 +274,7 @@ def forecasts(
     if matching:  # the same under every plan
         each = SPACES[config.space].per_class(config, prior)
         loss = forecast_matching(config, classes or max(1, len(prior.classes)), each)
-    for name, plan in ladder(config.sampler.steps).items():
+    for name, plan in ordered_plans(config.sampler.steps).items():
         plan = replace(
             plan,
             precision=given.precision,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ld3m_min import run
-from ld3m_min.backprop import AUTO, PLANS, Plan, generate_with_plan, ladder
+from ld3m_min.backprop import AUTO, PLANS, Plan, generate_with_plan, ordered_plans
 from ld3m_min.distillers import DISTILLERS
 from ld3m_min.experts import train_experts
 from ld3m_min.planner import counter, fallback, phases, seconds
@@ -41,9 +41,9 @@ def measured(prior, config, plan):
     return counted.peak
 
 
-@pytest.mark.parametrize("name", ladder(4))
+@pytest.mark.parametrize("name", ordered_plans(4))
 def test_memory_is_predicted(tiny_prior, name):
-    plans = [ladder(4)[name]]
+    plans = [ordered_plans(4)[name]]
     if name in ("one-pass", "per-step"):
         plans.append(replace(plans[0], precision="bfloat16"))
     for plan in plans:
@@ -121,7 +121,7 @@ def test_memory_of_recomputed_steps_does_not_grow_with_T(tiny_prior):
 
 
 def test_what_is_derived_once_counts_as_if_it_were_derived_each_time(tiny_prior):
-    config, plan = settings(sampler=SamplerConfig(steps=2)), ladder(2)["per-step"]
+    config, plan = settings(sampler=SamplerConfig(steps=2)), ordered_plans(2)["per-step"]
     again = [forecast(tiny_prior, config, plan) for _ in range(2)][1]
     with pytest.MonkeyPatch.context() as m:
         m.setattr(counter, "_is_new", lambda *args: False)
@@ -164,9 +164,8 @@ def test_seconds_are_the_median_after_a_warm_up(monkeypatch):
 def test_the_fastest_plan_that_fits_is_chosen(tiny_prior, monkeypatch):
     config = settings(plan=Plan(precision="bfloat16"))
     rows = list(forecasts(tiny_prior, config))
-    assert [r.name for r in rows] == list(ladder(4)) and {r.plan.precision for r in rows} == {
-        "bfloat16"
-    }
+    assert [r.name for r in rows] == list(ordered_plans(4))
+    assert {r.plan.precision for r in rows} == {"bfloat16"}
     # counted once is enough
     monkeypatch.setattr(fallback, "forecasts", lambda *args, **options: iter(rows))
     for row in rows:
@@ -242,7 +241,7 @@ def test_other_errors_are_not_taken_for_it(digits, tiny_prior, monkeypatch):
 @pytest.mark.parametrize("name", ["decoder", "chunks", "two-pass"])
 def test_many_images_are_forecast_from_few(tiny_prior, name, monkeypatch):
     """Thirteen images, counted all together and not."""
-    config, plan = settings(sampler=SamplerConfig(steps=1)), ladder(2)[name]
+    config, plan = settings(sampler=SamplerConfig(steps=1)), ordered_plans(2)[name]
     plan = replace(plan, chunk=plan.chunk and min(plan.chunk, 4))
     found = forecast(tiny_prior, config, plan, matching=False, classes=13)
     monkeypatch.setattr(phases, "DIRECT", 10**9)

@@ -11,7 +11,7 @@ from explorers import output
 sys.path.insert(0, str(output.ROOT))
 
 from benchmarks.cases import cin256
-from ld3m_min.backprop import ladder
+from ld3m_min.backprop import ordered_plans
 from ld3m_min.config import DistilConfig
 from ld3m_min.planner.forecast import forecast
 from ld3m_min.presets import preset
@@ -34,7 +34,9 @@ MODELS = {
 def counted(prior: LatentDiffusionPrior, config: DistilConfig, steps: int, plan: str) -> list[int]:
     """Bytes at once, weights included, and operations of the generator, forwards and back."""
     config = replace(config, sampler=SamplerConfig(steps=steps))
-    found = forecast(prior, config, ladder(steps)[plan], device="cuda", matching=False, classes=10)
+    found = forecast(
+        prior, config, ordered_plans(steps)[plan], device="cuda", matching=False, classes=10
+    )
     return [found.peak_bytes, found.weight_bytes, found.flops]
 
 
@@ -59,7 +61,7 @@ def model(name: str) -> dict[str, Any]:
     )
     config = preset(preset_name, algorithm="DC", size=size, ipc=ipc)
     plans = {}
-    for plan in ladder(10):
+    for plan in ordered_plans(10):
         plans[plan] = line(prior, config, plan)
         print(name, plan, plans[plan], flush=True)
     return {"size": size, "images": 10 * ipc, "plans": plans}
