@@ -10,7 +10,7 @@
 # (nb-quickstart)=
 # # Distil ten digits
 #
-# Can ten images stand for a thousand? Make them, and see.
+# How much better than ten real images can ten made ones be? Make them, and see.
 #
 # **You will** distil 1,000 real images of handwritten digits into ten synthetic ones, one for each
 # class, with LD3M; look at them; and train networks that took no part in the distillation on
@@ -20,8 +20,9 @@
 # a frozen diffusion model, and how to judge the result against two baselines under one protocol.
 #
 # **You need** two CPU cores, 1 GB of memory and four minutes (preset `cpu`; half a minute with
-# `smoke`, whose images are hardly learned). No network, no GPU: the data come with scikit-learn,
-# the prior with `ld3m_min`. Each figure has a question before it. Answer it before you look.
+# `smoke`, whose images are hardly learned). No Internet connection, no GPU: the data come with
+# scikit-learn, the prior with `ld3m_min`. Each figure has a question before it. Answer it before
+# you look.
 
 # %% tags=["parameters"]
 import os
@@ -117,12 +118,15 @@ assert (decoded - images).square().mean() < 1e-3, "too much is lost"
 # ## Distil
 #
 # Each synthetic image starts from a real one: Z is its latent, c the embedding of its class
-# (section 3.2 of the paper). Noise that is drawn once, the **forward noise**, is mixed into Z. In
-# each iteration the prior takes it out again in T = 10 steps, as c says, each with some of Z mixed
-# back in (the {term}`residual`): those are the ten images. A freshly drawn ConvNet then says how
-# its weights should change to classify a batch of real images, and how to classify the synthetic
-# ones; the distance between the two, class by class ({term}`gradient matching`, DC), is
-# differentiated back through all T steps to Z and c.
+# (section 3.2 of the paper). Noise that is drawn once, the **forward noise**, is mixed into Z. Then
+# each iteration has four steps:
+#
+# 1. The prior removes the noise in T = 10 steps, and c tells each of them what to draw. After each,
+#    some of Z is mixed back in (the {term}`residual`).
+# 2. The decoder turns the result into ten images.
+# 3. We draw a new ConvNet, and compute the gradient of its loss on a batch of real images and on
+#    our ten. Their distance, class by class, is what we want small ({term}`gradient matching`, DC).
+# 4. The distance is differentiated back through all T steps to Z and c, which move a little.
 
 # %%
 changes = {"iterations": iterations} if iterations is not None else {}
@@ -147,7 +151,7 @@ assert all(h["grad_Z"] > 0 and h["grad_c"] > 0 for h in distilled.history)
 
 # %% [markdown]
 # ```{admonition} Make a prediction
-# What do ten images look like that shall stand for a thousand: like the nicest digits, like
+# What do ten images look like that should stand for a thousand: like the nicest digits, like
 # averages, or like noise?
 # ```
 
@@ -188,7 +192,7 @@ _ = axis.set_title("The loss of the distillation")
 # it doesn't say that nothing is learned any more.
 # ```
 #
-# ## Judge it
+# ## Evaluate it
 #
 # The protocol of section 4.1: train each network from scratch on the ten images, test it on real
 # ones, repeat. Only the ConvNet took part in the distillation; the others are **unseen**. Two
@@ -209,7 +213,7 @@ results = {n: evaluate(s, data, config=protocol) for n, s in sets.items()}
 networks = list(results["LD3M"].accuracies)
 print(*networks, "tested on", len(data.test), "images")
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Bars of the accuracy of five networks, three for each: trained on random real images, on learned pixels, and on LD3M's images. All are far above the dotted line of chance at ten per cent. The random real images are the lowest everywhere; pixels and LD3M lie close together."}}
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Bars of the accuracy of five networks, three for each: trained on random real images, on learned pixels, and on LD3M's images. All are far above the dotted line of chance at ten per cent. The random real images are the lowest everywhere; pixels and LD3M lie close together, except for AlexNet, where LD3M is ahead."}}
 set_matplotlib_formats("png")
 fig = viz.accuracy_bars(results, chance=0.1)
 # %% [markdown]
@@ -233,7 +237,7 @@ pd.DataFrame(rows).round(1)
 # ```{admonition} How to read it
 # :class: ours
 # This is one distillation at a small size, with few repeats: it shows that the machine works. The
-# measured claim, with eight distillations of each system, intervals, and the autoencoder as a
+# measured claim, with several distillations of each system, intervals, and the autoencoder as a
 # third baseline, is on {doc}`../book/experiments/digits_claim`.
 # ```
 #

@@ -20,7 +20,7 @@
 # public code's gradient for MTT leaves out, and what siamese augmentation is.
 #
 # **You need** one CPU core, 1 GB of memory and a minute (preset `smoke`; two with `cpu`). No GPU,
-# no network. The derivations are in {doc}`../book/background/21_dataset_distillation`. What is
+# no Internet. The derivations are in {doc}`../book/background/21_dataset_distillation`. What is
 # claimed is also asserted, in the folded cells.
 
 # %% tags=["parameters"]
@@ -197,7 +197,8 @@ near(by_hand, package)
 
 # %% [markdown]
 # What does this distance not see? The lengths of the gradients, by the cosine; and the biases and
-# the scales of normalisation layers, which have no rows. `mse`, the squared distance, sees both:
+# the scales of normalisation layers, which have no rows. `mse`, the squared distance, sees both.
+# ("ours" is the name that the authors of DC gave to the cosine by rows in their code.)
 
 # %%
 zero, one = torch.zeros(3).double(), torch.ones(3).double()
@@ -289,7 +290,7 @@ assert images.grad.abs().flatten(1).sum(1).min() > 0
 # ## DM: match the features
 #
 # {term}`Distribution matching` needs no labels in its loss and no second derivative: the mean
-# embedding of a class's synthetic images shall equal that of its real ones. By hand, for one class
+# embedding of a class's synthetic images should equal that of its real ones. By hand, for one class
 # with two synthetic images:
 
 # %%

@@ -20,7 +20,7 @@
 # paper), and which of its inputs decides what about the image.
 #
 # **You need** one CPU core, 1 GB of memory and half a minute (presets `smoke` and `cpu`). No GPU,
-# no network: the prior comes with `ld3m_min`. The derivations are in
+# no Internet: the prior comes with `ld3m_min`. The derivations are in
 # {doc}`../book/background/22_diffusion_models`; (F), (P), (E), (R) and (C) in the code are its
 # equations. What is claimed is also asserted, in the folded cells.
 

@@ -21,7 +21,7 @@
 # them has to store, and what LD3M's {term}`encoder` saves (section 3.2).
 #
 # **You need** one CPU core, 1 GB of memory and half a minute (preset `smoke`; three minutes with
-# `cpu`). No GPU, no network: the generator comes with `ld3m_min`. The page to it is
+# `cpu`). No GPU, no Internet: the generator comes with `ld3m_min`. The page to it is
 # {doc}`../book/background/23_glad`. What is claimed is also asserted, in the folded cells.
 
 # %% tags=["parameters"]

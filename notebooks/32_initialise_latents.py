@@ -20,7 +20,7 @@
 # why the forward noise has to belong to the set.
 #
 # **You need** one CPU core, 1 GB of memory and half a minute (preset `smoke`; a minute with `cpu`).
-# No GPU, no network. The page to it is {doc}`../book/method/32_initialisation`. What is claimed is
+# No GPU, no Internet. The page to it is {doc}`../book/method/32_initialisation`. What is claimed is
 # also asserted, in the folded cells.
 
 # %% tags=["parameters"]

@@ -20,7 +20,7 @@
 # what it does twice, and how to know before a run whether it fits.
 #
 # **You need** one CPU core, 1 GB of memory and half a minute (preset `smoke`, with $T = 2$; two
-# minutes with `cpu`, where $T = 10$). No GPU, no network. The derivations are on
+# minutes with `cpu`, where $T = 10$). No GPU, no Internet. The derivations are on
 # {doc}`../book/method/33_memory`, the measurements on {doc}`../book/experiments/speed`. What is
 # claimed is also asserted, in the folded cells.
 

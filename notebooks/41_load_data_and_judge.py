@@ -19,7 +19,7 @@
 # far a number can be trusted.
 #
 # **You need** one CPU core, 1 GB of memory and half a minute (preset `smoke`; with `cpu` a few
-# minutes). No GPU, no network. The page to it is {doc}`../book/experiments/41_setup`. What is
+# minutes). No GPU, no Internet. The page to it is {doc}`../book/experiments/41_setup`. What is
 # claimed is also asserted, in the folded cells.
 
 # %% tags=["parameters"]

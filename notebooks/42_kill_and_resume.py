@@ -20,7 +20,7 @@
 # damaged.
 #
 # **You need** one CPU core, 1 GB of memory, half a minute (preset `smoke`; a minute with `cpu`),
-# and Linux or macOS. No GPU, no network. The promises and their tests are on
+# and Linux or macOS. No GPU, no Internet. The promises and their tests are on
 # {doc}`../book/reference/determinism`. What is claimed is also asserted, in the folded cells.
 
 # %% tags=["parameters"]
@@ -318,7 +318,7 @@ except ValueError as error:
 #
 # SIGTERM (what a cluster sends before it kills), Ctrl-C and `--max-seconds` let the iteration end,
 # save and leave, with exit code 143, 130 or 75. A queue can tell from the code that the same
-# command shall be started again. This time it is the command line, with more iterations than there
+# command has to be started again. This time it is the command line, with more iterations than there
 # is time for.
 
 # %%

@@ -20,7 +20,7 @@
 # smoothness, and compression.
 #
 # **You need** one CPU core, 1 GB of memory and half a minute (preset `smoke`; `cpu` trains the
-# shipped prior of the digits, which takes hours, and `gpu` one of photographs). No network. The
+# shipped prior of the digits, which takes hours, and `gpu` one of photographs). No Internet. The
 # page to it is {doc}`../book/experiments/43_own_prior`. What is claimed is also asserted, in the
 # folded cells.
 

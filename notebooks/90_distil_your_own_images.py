@@ -20,7 +20,7 @@
 # worth the trouble.
 #
 # **You need** one CPU core, 1 GB of memory and a minute (preset `smoke`, on a folder that the
-# notebook draws itself), or some minutes (`cpu`) for a folder of your own. No network. What is
+# notebook draws itself), or some minutes (`cpu`) for a folder of your own. No Internet. What is
 # claimed is also asserted, in the folded cells.
 
 # %% tags=["parameters"]

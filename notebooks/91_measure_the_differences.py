@@ -19,7 +19,7 @@
 # repeat each measurement with your own.
 #
 # **You need** one CPU core, 1 GB of memory and a minute (preset `smoke`; four with `cpu`). No GPU,
-# no network. The numbers go into a record. With `preset = "cpu"` and
+# no Internet. The numbers go into a record. With `preset = "cpu"` and
 # `out = "../book/_data/records"` it is the one that the page {doc}`../book/reference/differences`
 # reads. What is claimed is also asserted, in the folded cells.
 

@@ -154,11 +154,11 @@ class Paired:
         return len(self.seeds)
 
     def __str__(self) -> str:
-        """In percentage points, with all that a reader must know."""
+        """In percentage points, with its interval; p depends on how many were asked for."""
         low, high = 100 * self.interval.low, 100 * self.interval.high
         text = (
             f"{100 * self.mean:+.1f} points ({100 * self.interval.level:g} % interval {low:+.1f} "
-            f"to {high:+.1f}; p = {self.p:.2g}; {self.n} seeds)"
+            f"to {high:+.1f}; {self.n} seeds)"
         )
         if self.left_out:
             text += f"; only one has seeds {', '.join(map(str, self.left_out))}"

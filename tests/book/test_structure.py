@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 # pages whose answer is not measured yet, so that there is nothing to take away
-WAITING = {"book/experiments/photographs", "book/experiments/good_prior"}
+WAITING = {"book/experiments/photographs"}
 # what is looked up, or moved, rather than read
 LOOKED_UP = {"book/start/how_to_run", "book/background/22_live"}
 

@@ -58,7 +58,7 @@ def test_a_pair_by_hand():
     assert found.interval.method == "Student's t"
     assert found.interval.high - found.mean == pytest.approx(12.7062 * 0.05, rel=1e-5)
     assert str(found) == (
-        "+5.0 points (95 % interval -58.5 to +68.5; p = 1; 2 seeds); only one has seeds 2, 7"
+        "+5.0 points (95 % interval -58.5 to +68.5; 2 seeds); only one has seeds 2, 7"
     )
 
 
