@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ld3m_min.commands import COMMANDS
+from ld3m_min.experiments import real_images
 from ld3m_min.experiments.results import Results
 
 ROOT = Path(__file__).parents[2]
@@ -86,3 +87,16 @@ def test_the_readme_shows_what_the_records_say_ten_images_are_worth():
     systems = ("ld3m-code", "autoencoder", "pixel")
     worth = [found.worth(found.cell(s, "DM")).split()[0] for s in systems]
     assert said and list(said.groups()) == worth
+
+
+def test_the_first_sentences_say_what_the_records_say():
+    found = Results("digits", "evidence")
+    ten = found.runs[found.cell("ld3m-code", "DM")].trainings()
+    real = real_images.curve(found.real)
+    numbers = [f"{100 * x.mean():.0f}" for x in (real[0], real[1], ten)]
+    for page in (ROOT / "README.md", ROOT / "book" / "intro.md"):
+        said = re.search(
+            r"they read (\d+) of 100 digits.* teach them to read (\d+)\. .* teach them (\d+)\.",
+            page.read_text(encoding="utf-8"),
+        )
+        assert said and list(said.groups()) == numbers, page.name
