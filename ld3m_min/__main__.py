@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 
 from ld3m_min import __version__
@@ -23,6 +24,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that lacks a character shows its number
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _warned
     signals.leave_at_once()  # while libraries are imported, there is nothing to save
     try:
         _end(*_tried(_run))
@@ -51,8 +53,11 @@ def _tried(run: Callable[[], None]) -> tuple[str | None, int]:
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return None, 141
-    except (Mistake, OSError) as error:
+    except Mistake as error:
         return str(error), 2
+    except OSError as error:  # one of Python's own has a number, which says nothing to a reader
+        named = error.filename if isinstance(error.filename, str) else None
+        return f"{named}: {error.strerror}" if named and error.strerror else str(error), 2
     except Exception as error:
         return _failed(error)
 
@@ -64,7 +69,8 @@ def _failed(error: Exception) -> tuple[str, int]:
     if out_of_memory(error):
         what = str(error).splitlines()[0] if str(error) else "no more is to be had"
         return (
-            f"out of memory: {what}; lower --ipc or --size, or see `python -m ld3m_min plan`",
+            f"out of memory: {what}; lower --ipc, --size or the width of the networks, or see "
+            "`python -m ld3m_min plan`",
             2,
         )
     traceback.print_exception(error)
@@ -73,6 +79,14 @@ def _failed(error: Exception) -> tuple[str, int]:
         f"lines above and the command: python -m ld3m_min {shlex.join(sys.argv[1:])}",
         1,
     )
+
+
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line: where in the code it was raised says nothing to who typed a command.
+
+    It begins on a line of its own, past a bar that may be drawn.
+    """
+    print(f"\rld3m_min: warning: {message}", file=sys.stderr)
 
 
 def _end(sentence: str | None, code: int) -> None:

@@ -25,6 +25,7 @@ from ld3m_min.errors import InputError
 from ld3m_min.io.extras import needed
 from ld3m_min.io.files import current_version, read_json, replace_folder, write_bytes
 from ld3m_min.io.packing import eight_bits, packed
+from ld3m_min.io.paths import resolved
 from ld3m_min.set_contents import SetContents
 from ld3m_min.set_files import check_place, is_index
 from ld3m_min.set_folder import write_set
@@ -104,7 +105,7 @@ def _check_apart(place: Path, home: Path | None) -> None:
     """
     if home is None:
         return
-    there, source = place.resolve(), home.resolve()
+    there, source = resolved(place), resolved(home)
     if there.is_relative_to(source) or source.is_relative_to(there):
         raise InputError(
             f"{place} is, holds or lies in the folder of the set itself, which would be lost; give "

@@ -14,7 +14,7 @@ from ld3m_min.io.files import read_json
 from ld3m_min.prior.class_matching import _by_name
 from ld3m_min.prior.compvis import STAND_ALONE, UNCONDITIONAL, described
 from ld3m_min.prior.compvis_files import config_beside
-from ld3m_min.prior.saving import STYLE, autoencoder_alone, read_index
+from ld3m_min.prior.saving import STYLE, autoencoder_alone, check_complete, read_index
 from ld3m_min.prior.weights import SHIPPED, find_prior
 from ld3m_min.spaces.build import SPACES
 
@@ -84,6 +84,8 @@ def choose(found: Glance, given: Mapping[str, Any]) -> Choice:
     else:
         space, why = _best(known, found.classes)
     size, why_size = found.size, "the largest of 32, 64 and 128 that most images reach"
+    if found.enlarged:
+        why_size = "the smallest of 32, 64 and 128; most images are smaller, and are enlarged"
     kind = SPACES.get(space)
     if kind is not None and kind.needs_prior and known is not None and known.size:
         size, why_size = known.size, "that of the prior"
@@ -101,6 +103,8 @@ def _known(prior: str) -> _Known:
     folder = find_prior(prior).folder
     index = {} if autoencoder_alone(folder) else read_index(folder)
     own = index.get("_class_name") == _OWN
+    if own:
+        check_complete(folder, index)  # before any image is read
     names = index.get("classes", ())
     return _Known(
         prior,

@@ -37,6 +37,7 @@ from ld3m_min.prepare import Setup, look_at_prior, prepare, rehearse
 from ld3m_min.prior.class_map import NO_MAP, ClassMap
 from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.recipe import identity
+from ld3m_min.run_folder import check_run_folder
 from ld3m_min.spaces.base import Space
 from ld3m_min.spaces.ld3m import LD3MSpace, forward_noise
 from ld3m_min.synthetic import SyntheticSet
@@ -133,6 +134,7 @@ def distil(
             lock = None
         else:
             work = out.absolute()  # whatever becomes of the working directory
+            check_run_folder(work)
             lock = held.enter_context(locked(work))
         setup = prepare(config, data, prior, device=device, progress=progress, class_map=class_map)
         rehearse(setup, work)
@@ -321,6 +323,8 @@ def _finish(
             stacklevel=4,
         )
     result = _decoded(setup, history, checkpoints.elapsed)
+    if checkpoints.folder is not None:
+        result = _with_notes(result, checkpoints.folder.parent / "set")
     if licence is not None:
         result = result.with_licence(licence)
     if checkpoints.folder is not None:
@@ -332,6 +336,24 @@ def _finish(
             "the distillation is finished" + (", its set saved" if checkpoints.folder else "")
         )
     return result
+
+
+def _with_notes(made: SyntheticSet, place: Path) -> SyntheticSet:
+    """A set with what was noted in the one that it replaces: its licence, and its accuracies.
+
+    Args:
+        made: the set.
+        place: of the earlier one; it need not exist.
+    """
+    try:
+        earlier = SyntheticSet.load(place)
+    except (FileNotFoundError, InputError):
+        return made
+    kept = {"licence"}
+    if torch.equal(earlier.images(), made.images()):  # else they were of other images
+        kept.add("evaluation")
+    noted = {k: v for k, v in earlier.recipe.items() if k in kept}
+    return replace(made, recipe={**made.recipe, **noted})
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ of `set.json`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -145,6 +146,7 @@ def check_set(
             _check_by_class(name, tensor, labels, len(classes), where)
         else:
             _check_state(name, tensor, len(labels), where)
+    images = images.detach()
     if not torch.isfinite(images).all():
         raise InputError(f"{where}images are not finite everywhere")
     if len(images) and not 0 <= float(images.min()) <= float(images.max()) <= 1:
@@ -217,7 +219,8 @@ def check_place(folder: str | PathLike[str]) -> None:
         folder: where the set is to be.
 
     Raises:
-        InputError: a file or a link stands there, or a folder with files that no set wrote there.
+        InputError: a file or a link stands there, or a folder with files that no set wrote there,
+            or the card of the set there was changed by hand.
     """
     folder = Path(folder)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -240,6 +243,22 @@ def check_place(folder: str | PathLike[str]) -> None:
             f"{folder} holds other files ({', '.join(map(shown, others[:5]))}){why}, and a set "
             "replaces its folder as a whole; move them, or give the set a folder of its own"
         )
+    if ours and _rewritten(folder / "README.md"):
+        raise InputError(
+            f"{folder / 'README.md'} was changed by hand since the set was written, and would be "
+            "written anew; keep your text elsewhere and delete the file, or give another place"
+        )
+
+
+def _rewritten(card: Path) -> bool:
+    """Whether the card of a set is another file than its list of checksums says."""
+    try:
+        lines = (card.parent / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+        now = hashlib.sha256(card.read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return False
+    known = [line.split()[0] for line in lines if line.split()[1:] == [card.name]]
+    return bool(known) and now not in known
 
 
 def is_index(value: object) -> bool:
@@ -252,6 +271,18 @@ def is_index(value: object) -> bool:
         return False
     version = value.get("version")  # the first had no checksum
     return version == 1 or (version == VERSION and value.get("checksum") == signature(value))
+
+
+def is_index_file(file: Path) -> bool:
+    """Whether a file is the `set.json` of a set, unchanged since it was written.
+
+    Args:
+        file: it need not exist.
+    """
+    try:
+        return is_index(read_json(file))
+    except (OSError, ValueError):
+        return False
 
 
 def _ours(folder: Path) -> set[str]:

@@ -165,6 +165,13 @@ def _read_index(folder: Path, place: Path) -> dict[str, Any]:
         FileNotFoundError: there is none.
         InputError: damaged, of another version, or not one of ours.
     """
+    if not (place / "set.json").exists():
+        inner = folder / "set"
+        hint = f"; it is the folder of a run, whose set is {inner}"
+        raise FileNotFoundError(
+            f"{folder} is no folder of a set: it holds no set.json"
+            + hint * (inner / "set.json").exists()
+        )
     index = read_json(place / "set.json")
     version = index.get("version") if isinstance(index, dict) else None
     if version not in (1, VERSION) or index.get("format") != FORMAT:

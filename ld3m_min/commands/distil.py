@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,17 @@ from typing import Any
 
 from ld3m_min.backprop import Plan
 from ld3m_min.commands.command import Call, Command, ruling
+from ld3m_min.commands.fields import option
 from ld3m_min.commands.options import DataOptions, begin
 from ld3m_min.commands.own_folder import OWN, own_base, run_own
-from ld3m_min.config import DistilConfig, to_dict
+from ld3m_min.config import STYLE_SPACES, DistilConfig, to_dict
 from ld3m_min.data.loading import load_data
 from ld3m_min.errors import InputError
 from ld3m_min.experts.buffer import experts_name
 from ld3m_min.presets import PRESETS, preset
 from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.run import distil
+from ld3m_min.run_folder import check_run_folder
 
 ABOUT = """Distil a data set into OUT/set.
 
@@ -61,7 +64,33 @@ def base(name: str, given: Mapping[str, Any], options: DistilOptions | None) -> 
     """The preset, for what is matched, what is learned, the images per class and their size."""
     made = own_base(given) if name == OWN else preset(name, **ruling(DistilConfig, given))
     _check_plan({**to_dict(made.plan), **given.get("plan", {})})
+    if options is not None and options.config is None:  # a file may hold every field
+        _say_unused(made, given, options)
     return made
+
+
+def _say_unused(made: DistilConfig, given: Mapping[str, Any], options: DistilOptions) -> None:
+    """Warn of what was given and has no effect.
+
+    Args:
+        made: the preset, with the algorithm and space that were given.
+        given: fields that were given.
+        options: of the run.
+    """
+    of_ld3m = dict.fromkeys(("sampler", "learn_z", "learn_c", "redraw_noise"), ("ld3m",))
+    of_space = {"fred": ("fred",), "ddif": ("ddif",), "glad": STYLE_SPACES, **of_ld3m}
+    of_algorithm = {"mtt": "MTT", "dc": "DC"}
+    unused = {}
+    for name in given:
+        if made.space not in of_space.get(name, (made.space,)):
+            unused[name] = f"space {made.space}"
+        elif made.algorithm != of_algorithm.get(name, made.algorithm):
+            unused[name] = made.algorithm
+    if options.experts is not None and made.algorithm != "MTT":
+        unused["experts"] = made.algorithm
+    if unused:
+        named = ", ".join(f"{option(k)} with {what}" for k, what in unused.items())
+        warnings.warn(f"without effect: {named}", stacklevel=2)
 
 
 def _check_plan(plan: Mapping[str, Any]) -> None:
@@ -82,6 +111,7 @@ def run(call: Call[DistilOptions, DistilConfig]) -> None:
     config, options = call.config, call.options
     out = Path("runs/distil") if options.out is None else options.out
     begin(options.device, options.max_seconds)
+    check_run_folder(out)  # before the images are read
     said = ClassMap.read(options.class_map, options.prompt)
     data = load_data(config.dataset, path=options.data_path, split=options.split, size=config.size)
     experts = options.experts

@@ -14,8 +14,10 @@ from ld3m_min.commands.command import Call, Command
 from ld3m_min.commands.options import LongOptions, begin
 from ld3m_min.config import ARCHITECTURES, EvalConfig
 from ld3m_min.data.loading import load_data
+from ld3m_min.data.subsets import SUBSETS
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
+from ld3m_min.io.paths import resolved
 from ld3m_min.presets import PRESETS, eval_preset
 from ld3m_min.set_files import check_place
 from ld3m_min.synthetic import SyntheticSet
@@ -34,7 +36,8 @@ class EvaluateOptions(LongOptions):
     Attributes:
         folder: of the distilled set, as `distil` wrote it.
         dataset: real images to test on: "digits", "letters", a subset of ImageNet such as
-            "imagenette", or a folder with one subfolder of images per class.
+            "imagenette", or a folder with one subfolder of images per class. By default the data
+            that the set was made of, where it has one of these names.
         architectures: networks to train.
         seed: of every draw.
         data_path: folder of the images of a subset of ImageNet; without it, the variable LD3M_DATA
@@ -46,7 +49,7 @@ class EvaluateOptions(LongOptions):
     """
 
     folder: tyro.conf.Positional[Path]
-    dataset: str = "digits"
+    dataset: str | None = None
     architectures: tuple[str, ...] = ARCHITECTURES
     seed: int = 0
     data_path: Path | None = None
@@ -79,14 +82,31 @@ def _check_places(options: EvaluateOptions) -> None:
         InputError: trainings would be kept in the set's folder, which a set replaces as a whole, or
             the set can't be written again where it is.
     """
-    out, folder = options.out, options.folder.resolve()
-    if out is not None and out.resolve().is_relative_to(folder):
+    out, folder = options.out, resolved(options.folder)
+    if out is not None and resolved(out).is_relative_to(folder):
         raise InputError(
             f"--out {out} lies in the set's own folder, which holds a set alone; give a place "
             "outside of it"
         )
     if options.to_card:
         check_place(options.folder)
+
+
+def _dataset(options: EvaluateOptions, synthetic: SyntheticSet) -> str:
+    """What the set is tested on.
+
+    Raises:
+        InputError: nothing was said, and the set is of a folder that only its maker knows.
+    """
+    if options.dataset is not None:
+        return options.dataset
+    name = synthetic.config.dataset
+    if name in ("digits", "letters", *SUBSETS):
+        return name
+    raise InputError(
+        f"the set was made of images called {name!r}, and only their folder says where they are; "
+        "give it: --dataset FOLDER"
+    )
 
 
 def run(call: Call[EvaluateOptions, EvalConfig]) -> None:
@@ -96,7 +116,7 @@ def run(call: Call[EvaluateOptions, EvalConfig]) -> None:
     _check_places(options)
     synthetic = _set(options.folder)
     data = load_data(
-        options.dataset,
+        _dataset(options, synthetic),
         path=options.data_path,
         split=options.data_split,
         size=synthetic.images().shape[-1],
@@ -111,7 +131,8 @@ def run(call: Call[EvaluateOptions, EvalConfig]) -> None:
         out=options.out,
     )
     for a in result.accuracies:
-        low, high = (100 * x for x in result.confidence_interval(a))
+        # no accuracy lies outside, though Student's t of a few repeats may
+        low, high = (min(100.0, max(0.0, 100 * x)) for x in result.confidence_interval(a))
         print(f"{a:10s} {100 * result.mean(a):5.1f} %   95 % interval {low:.1f} to {high:.1f}")
     if options.to_card:
         noted = synthetic.with_evaluation(result.accuracies, data=data.name, split=result.split)

@@ -34,7 +34,7 @@ def translated(command: str, words: Sequence[str]) -> list[str]:
             the fields of a plan, and the names of `OPTIONS`.
 
     Raises:
-        InputError: there is no plan of that name.
+        InputError: there is no plan of that name, or two presets.
     """
     preset: list[str] = []
     plan: list[str] = []
@@ -52,6 +52,11 @@ def translated(command: str, words: Sequence[str]) -> list[str]:
                 plan = _fields_of_plan(given)
         else:
             others.append(OPTIONS.get(command, {}).get(name, name) + equals + value)
+    if preset and others and not others[0].startswith("-") and command == "distil":
+        raise InputError(
+            f"{others[0]!r} stands in the place of the preset, and --preset {preset[0]} is a "
+            f"second one; for a folder under a preset: distil {preset[0]} --dataset {others[0]}"
+        )
     return preset + plan + others  # a single field of the plan comes after its name, and wins
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from ld3m_min.errors import InputError
 from ld3m_min.experts.buffer import experts_name
 from ld3m_min.io.environment import environment, peak_memory
 from ld3m_min.io.files import write_json
-from ld3m_min.io.paths import expanded
+from ld3m_min.io.paths import expanded, resolved
 from ld3m_min.io.progress import say
 from ld3m_min.own_folder import Choice, choose
 from ld3m_min.presets import eval_preset, preset
@@ -31,6 +32,7 @@ from ld3m_min.report.preview import Preview
 from ld3m_min.report.report import Run, verdict, write_report
 from ld3m_min.report.watch import Watch
 from ld3m_min.run import distil
+from ld3m_min.run_folder import check_run_folder
 from ld3m_min.synthetic import SyntheticSet
 
 if TYPE_CHECKING:
@@ -90,7 +92,8 @@ def own_out(options: DistilOptions, given: Mapping[str, Any]) -> Path:
     """The folder of the run: the one that was given, or one below runs/ with the images' name."""
     if options.out is not None:
         return options.out
-    return Path("runs") / expanded(str(given["dataset"])).resolve().stem
+    root = resolved(expanded(str(given["dataset"])))
+    return Path("runs") / (root.name if root.is_dir() else root.stem)
 
 
 def run_own(call: Call[DistilOptions, DistilConfig]) -> None:
@@ -112,13 +115,15 @@ def run_own(call: Call[DistilOptions, DistilConfig]) -> None:
     out = own_out(options, call.given)
     _check(seen, out)
     begin(options.device, options.max_seconds)
+    check_run_folder(out)
+    said = ClassMap.read(options.class_map, options.prompt)
     chosen = choose(seen, call.given)
     data = load_data(config.dataset, path=options.data_path, split=options.split, size=config.size)
     _say_plan(config, data, chosen, out)
     title = f"{data.name}: {config.algorithm} in {config.space} space"
     preview = Preview(out / "preview.html", title, config.iterations, data.classes)
     try:
-        made = _distilled(call, data, out, preview)
+        made = _distilled(call, data, out, preview, said)
         _finish(call, chosen, made, data, out, preview)
     except BaseException as error:  # a stop too: the page must not say that it runs
         if preview.begun:  # else the page there is, if any, is of an earlier run
@@ -128,7 +133,7 @@ def run_own(call: Call[DistilOptions, DistilConfig]) -> None:
 
 def _check(seen: Glance, out: Path) -> None:
     """Refuse what is wrong before images are read."""
-    if out.absolute().resolve().is_relative_to(seen.root):
+    if resolved(out).is_relative_to(seen.root):
         raise InputError(
             f"the run's folder {out} lies in the folder of the images, where the next reading "
             "would take its pictures for yours; give --out a place outside of it"
@@ -146,6 +151,12 @@ def _say_plan(config: DistilConfig, data: DataSplits, chosen: Choice, out: Path)
     each = config.ipc
     say(f"images      {len(data.train):,} to learn from; {held}")
     say(f"classes     {len(data.classes)}: {_shortened(data.classes)}")
+    if len(data.train) <= each * len(data.classes):
+        warnings.warn(
+            f"{len(data.train)} images to learn from make a set of {each * len(data.classes)}: "
+            "there is nothing to distil; give more images, or fewer per class",
+            stacklevel=2,
+        )
     say(f"size        {config.size} px ({chosen.why_size})")
     say(f"space       {config.space} ({chosen.why})")
     say(f"plan        {config.iterations:,} iterations of {config.algorithm}, {each} per class")
@@ -161,7 +172,11 @@ def _shortened(classes: tuple[str, ...], most: int = 8) -> str:
 
 
 def _distilled(
-    call: Call[DistilOptions, DistilConfig], data: DataSplits, out: Path, preview: Preview
+    call: Call[DistilOptions, DistilConfig],
+    data: DataSplits,
+    out: Path,
+    preview: Preview,
+    said: ClassMap,
 ) -> SyntheticSet:
     config, options = call.config, call.options
     course = Course(out / "snapshots", config.iterations, len(data.classes))
@@ -176,7 +191,7 @@ def _distilled(
         callback=watch,
         experts=experts,
         device=options.device,
-        class_map=ClassMap.read(options.class_map, options.prompt),
+        class_map=said,
         licence=options.licence,
     )
 

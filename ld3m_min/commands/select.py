@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 import tyro
 import yaml
 
@@ -21,6 +22,7 @@ from ld3m_min.features import Features, latent_features, network_features
 from ld3m_min.io.values import within
 from ld3m_min.prior.loading import load_latent_prior
 from ld3m_min.set_files import check_place
+from ld3m_min.synthetic import SyntheticSet
 
 ABOUT = """Choose real images, and write them as a set into OUT/set, which `evaluate` takes.
 
@@ -99,11 +101,29 @@ def run(options: SelectOptions) -> None:
         features=_features(options, data),
         compression=compression if options.method in FORMATS else None,
     )
+    _check_other(place, made)
     made.save(place)
     kept = made.storage().smallest
     print(
         f"{len(made.labels)} images in {place}; {kept.per_class:,.0f} bytes a class as {kept.form}"
     )
+
+
+def _check_other(place: Path, made: SyntheticSet) -> None:
+    """Refuse to put a choice over another set, which may be the only copy.
+
+    Raises:
+        InputError: the set there has other images.
+    """
+    try:
+        there = SyntheticSet.load(place)
+    except FileNotFoundError:
+        return
+    if not torch.equal(there.images(), made.images()):
+        raise InputError(
+            f"{place} holds another set, of {len(there.labels)} images, and it may be the only "
+            "copy; give --out another place"
+        )
 
 
 def _features(options: SelectOptions, data: DataSplits) -> Features | None:

@@ -19,6 +19,7 @@ from ld3m_min.data.sides import look_at_folder
 from ld3m_min.errors import InputError
 from ld3m_min.experiments.places import RECORDS, prior_folder
 from ld3m_min.io.devices import checked_device
+from ld3m_min.io.paths import expanded, resolved
 from ld3m_min.prior.architecture import PriorConfig
 from ld3m_min.prior.card import called, finish_prior
 from ld3m_min.prior.class_map import ClassMap
@@ -210,7 +211,7 @@ def _planned(call: Call[TrainPriorOptions, PriorConfig]) -> OwnCall:
     if folder is None:
         raise InputError("train-prior own needs the folder of the images: train-prior FOLDER")
     checked_device(options.device)
-    out = options.out or prior_folder(slug(Path(folder).expanduser().resolve().name))
+    out = options.out or prior_folder(slug(resolved(expanded(folder)).name))
     kept = TrainingPlan.read(out)
     if kept is not None and options.hours not in (None, kept.hours):
         raise InputError(

@@ -26,12 +26,14 @@ class Glance:
         files: image files of all splits.
         size: the largest of `SIZES` that at least half of the looked-at images reach with their
             short side, in pixels; the smallest where none does.
+        enlarged: whether none does.
     """
 
     root: Path
     classes: tuple[str, ...]
     files: int
     size: int
+    enlarged: bool
 
 
 def glance(path: StrPath) -> Glance:
@@ -49,17 +51,20 @@ def glance(path: StrPath) -> Glance:
         if (place / "set.json").is_file() and (place / "set.safetensors").is_file():
             raise InputError(
                 f"{path} {'is' if place == root else 'holds'} a distilled set, not images to "
-                f"distil; networks are trained on it by: python -m ld3m_min evaluate {place}"
+                f"distil; networks are trained on it by: python -m ld3m_min evaluate {place} "
+                "--dataset IMAGES"
             )
     top = root / "train" if is_split(root / "train") else root
     names = [p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith(".")]
     classes = tuple(sorted(unicodedata.normalize("NFC", name) for name in names))
-    files = sorted(f for f in root.rglob("*") if f.suffix.lower() in SUFFIXES)
-    return Glance(root, classes, len(files), _reached(files))
+    files = sorted(f for f in root.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    reached = _reached(files)
+    enlarged = bool(files) and reached == 0
+    return Glance(root, classes, len(files), reached or SIZES[0], enlarged)
 
 
 def _reached(files: list[Path]) -> int:
-    """The largest of `SIZES` that at least half of some files reach."""
+    """The largest of `SIZES` that at least half of some files reach; 0 for none."""
     sides = short_sides(files)
     reached = [s for s in SIZES if sides and 2 * sum(side >= s for side in sides) >= len(sides)]
-    return max(reached, default=SIZES[0])
+    return max(reached, default=0)

@@ -106,6 +106,8 @@ def _refuse_odd(root: Path, listing: Sequence[ClassFolder], odd: Mapping[Path, s
     if odd and not any(c.files for c in listing) and all(f.is_dir() for f in odd):
         deeper = sorted({f.parent for f in odd})
         where = f"{str(deeper[0])!r}" if len(deeper) == 1 else "the folder that holds the classes"
+        if any(f.name.lower().startswith(("train", "test", "val")) for f in deeper):
+            where += "; if these are splits, call them train, val and test"
         raise InputError(
             f"{root.name!r} holds folders of folders, e.g. {shown_path(next(iter(odd)))}, and no "
             f"images in them; one subfolder for each class is expected: give {where}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ld3m_min.data.assembly import Parts, hold_out, labelled, tenth
-from ld3m_min.data.images import ClassFolder, list_images
+from ld3m_min.data.images import SUFFIXES, ClassFolder, list_images
 from ld3m_min.errors import InputError
 from ld3m_min.io.text import shown
 
@@ -107,6 +108,7 @@ def _split_listings(root: Path, bad: dict[Path, str]) -> list[list[ClassFolder]]
             f"{root.name!r} holds train/ and {', '.join(held) or 'no val/ or test/'}; expected "
             "val/, test/ or both"
         )
+    _say_passed_over(root, {"train", *held})
     listings = [
         sorted(
             (ClassFolder(_spelt(c.name), c.files) for c in listing),
@@ -124,6 +126,20 @@ def _split_listings(root: Path, bad: dict[Path, str]) -> list[list[ClassFolder]]
                 f"train and {n} hold different classes: {', '.join(odd[:5])}; give both the same"
             )
     return listings
+
+
+def _say_passed_over(root: Path, read: Container[str]) -> None:
+    """Warn of what lies beside the splits and is not read.
+
+    Args:
+        root: the folder of the splits.
+        read: their names.
+    """
+    beside = sorted(p for p in root.iterdir() if p.name not in read and not p.name.startswith("."))
+    unread = [p for p in beside if is_split(p) or p.suffix.lower() in SUFFIXES]
+    if unread:
+        named = ", ".join(shown(p.name) + "/" * p.is_dir() for p in unread[:5])
+        warnings.warn(f"beside the splits of {root.name!r} are not read: {named}", stacklevel=2)
 
 
 def is_split(folder: Path) -> bool:

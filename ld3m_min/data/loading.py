@@ -19,7 +19,7 @@ from ld3m_min.data.splits import DataSplits
 from ld3m_min.data.subsets import SUBSETS
 from ld3m_min.errors import InputError
 from ld3m_min.io.disk import StrPath
-from ld3m_min.io.paths import expanded, folder_text
+from ld3m_min.io.paths import expanded, folder_text, resolved
 from ld3m_min.io.values import converted, within
 
 
@@ -135,7 +135,7 @@ def check_outside(out: StrPath | None, data: DataSplits) -> None:
     if (
         out is not None
         and data.root is not None
-        and expanded(out).absolute().resolve().is_relative_to(data.root)
+        and resolved(expanded(out)).is_relative_to(data.root)
     ):
         raise InputError(
             f"{out} lies in the data's own folder, where the next reading would take it for "

@@ -206,20 +206,25 @@ def _trial(
     """The set and the data, brought together; InputError where they don't belong to each other."""
     device = data.train.images.device
     images, labels = synthetic.images().detach().to(device), synthetic.labels.to(device)
-    if images.shape[-1] != data.size or int(labels.max()) >= len(data.classes):
-        raise InputError(
-            f"the set has {images.shape[-1]} px and labels up to {int(labels.max())}; "
-            f"the data has {data.size} px and {len(data.classes)} classes"
-        )
     known = tuple(getattr(synthetic, "classes", data.classes))
-    if known != tuple(data.classes):
+    if known != tuple(data.classes) or int(labels.max()) >= len(data.classes):
         raise InputError(
-            f"the set has classes {', '.join(known[:5])}, ..., the data "
-            f"{', '.join(data.classes[:5])}, ..."
+            f"the set has {_said(known)}, the data {data.name!r} {_said(data.classes)}, or in "
+            "another order; give the images that the set was made of, or others of its classes"
+        )
+    if images.shape[-1] != data.size:
+        raise InputError(
+            f"the set has images of {images.shape[-1]} px, the data of {data.size} px; load the "
+            "data at the set's size"
         )
     kind = recipe.get("normalisation", {}).get("kind", "shared")
     images = data.with_normalisation(kind).normalise(images, synthetic=True)
     return Trial(images, labels, data, config, seed)
+
+
+def _said(classes: Sequence[str]) -> str:
+    """Classes in words: how many, and the first."""
+    return f"{len(classes)} classes ({', '.join(classes[:5])}{', ...' * (len(classes) > 5)})"
 
 
 def _plainly(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -67,9 +68,9 @@ def locked(folder: StrPath) -> Iterator[Lock]:
             handle = _open_file(folder / ".lock")
             free = try_lock(handle)
         except OSError as error:
-            raise OSError(
-                f"cannot work in {folder}: {why(error)}; make it writable, or use another folder"
-            ) from error
+            denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            remedy = "make it writable, or use another folder" if denied else "use another folder"
+            raise OSError(f"cannot work in {folder}: {why(error)}; {remedy}") from error
         if free is None:
             warnings.warn(
                 f"the file system of {folder} has no locks; see to it yourself that no other "

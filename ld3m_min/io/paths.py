@@ -35,6 +35,21 @@ def expanded(path: StrPath) -> Path:
     return found.absolute() if str(found).startswith("~") else found
 
 
+def resolved(path: StrPath) -> Path:
+    """A path without links, to be compared with another.
+
+    Args:
+        path: as it was given; it need not exist.
+
+    Raises:
+        InputError: its links lead in a circle, or it can't be a path.
+    """
+    try:
+        return Path(path).absolute().resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError before Python 3.13
+        raise InputError(f"{path} can't be followed: {error}; give another path") from error
+
+
 def folder_text(path: StrPath) -> str:
     """A folder as text that is nothing but a path: never the name of a data set or preset.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ld3m_min.io.disk import StrPath
 from ld3m_min.io.environment import environment, files_of
 from ld3m_min.io.files import write_bytes, write_json
+from ld3m_min.io.paths import resolved
 from ld3m_min.io.pictures import save_strip
 from ld3m_min.io.text import in_card
 from ld3m_min.prior.architecture import PriorConfig
@@ -112,7 +113,7 @@ def called(prior: StrPath) -> str:
     place = Path(prior)
     if not place.is_dir():
         return str(prior)
-    place = place.resolve()
+    place = resolved(place)
     return place.parent.name if place.name == "model" else place.name
 
 

@@ -31,7 +31,7 @@ LIBRARIES = ("diffusers", "transformers")
 STYLE = "StyleGenerator"  # what the folder of GLaD's prior names
 EMBEDDING = Path("class_embedding") / "model.safetensors"
 # the sparing way to load a network would need the package accelerate
-OPTIONS = {"low_cpu_mem_usage": False, "use_safetensors": True}
+OPTIONS = {"low_cpu_mem_usage": False, "use_safetensors": True, "local_files_only": True}
 
 
 def write_parts(
@@ -168,7 +168,7 @@ def _own_parts(found: Found, index: Mapping[str, Any]) -> GivenParts:
         FileNotFoundError: a part is missing.
         InputError: a part is damaged, or of a kind that is not supported.
     """
-    _check_own_index(found.folder / "model_index.json", index)
+    check_complete(found.folder, index)
     known = {
         "vae": AUTOENCODERS,
         "unet": DENOISERS,
@@ -183,9 +183,10 @@ def _own_parts(found: Found, index: Mapping[str, Any]) -> GivenParts:
                 f"one of {known[name]}"
             )
         part, place = getattr(diffusers, index[name]), found.folder / name
-        parts[name] = (
-            part.from_pretrained(place) if name == "scheduler" else loaded(part, place, OPTIONS)
-        )
+        if name == "scheduler":
+            parts[name] = part.from_pretrained(place, local_files_only=True)
+        else:
+            parts[name] = loaded(part, place, OPTIONS)
     embedding = None
     if index.get("conditional"):
         embedding = nn.Embedding.from_pretrained(read_embedding(found.folder / EMBEDDING))
@@ -220,7 +221,9 @@ def _pipeline_networks(folder: Path, index: Mapping[str, Any]) -> dict[str, nn.M
         library = libraries.get(value[0]) or getattr(diffusers.pipelines, value[0], None)
         part = getattr(library, value[1], None)
         if isinstance(part, type) and issubclass(part, nn.Module):
-            own = OPTIONS if value[0] != "transformers" else {"use_safetensors": True}
+            own = {k: v for k, v in OPTIONS.items() if k != "low_cpu_mem_usage"}
+            if value[0] != "transformers":
+                own = OPTIONS
             networks[name] = loaded(part, folder / name, own)
     return networks
 
@@ -233,6 +236,8 @@ def read_index(folder: Path) -> dict[str, Any]:
         InputError: it is damaged, or names what must not be loaded.
     """
     file = folder / "model_index.json"
+    if not file.exists() and (inner := folder / "model").joinpath(file.name).exists():
+        raise FileNotFoundError(f"{folder} is the folder of a training; its prior is {inner}")
     index = read_json(file)
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
         raise InputError(
@@ -268,6 +273,30 @@ def _check_shards(folder: Path) -> None:
         for name in shards.values() if isinstance(shards, dict) else [shards]:
             if not isinstance(name, str) or Path(name).name != name or "\\" in name:
                 raise InputError(f"{part} names the weights {name!r}; they must lie beside it")
+
+
+def check_complete(folder: Path, index: Mapping[str, Any]) -> None:
+    """Whether each part that the index of this package names is there; no weights are read.
+
+    Where one is missing, diffusers would ask the hub for what it takes for its name.
+
+    Args:
+        folder: of a prior.
+        index: as :func:`read_index` gives it.
+
+    Raises:
+        FileNotFoundError: a part is missing.
+        InputError: the index is damaged, or a part's configuration is.
+    """
+    _check_own_index(folder / "model_index.json", index)
+    for name in ("vae", "unet", "transformer", "scheduler"):
+        if name not in index:
+            continue
+        file = folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")
+        if not file.is_file():
+            raise FileNotFoundError(f"{folder} lacks {name}/{file.name}; copy the folder again")
+        if not isinstance(read_json(file), dict):
+            raise InputError(f"{file} holds no configuration; copy the folder again")
 
 
 def _check_own_index(file: Path, index: Mapping[str, Any]) -> None:

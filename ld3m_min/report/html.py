@@ -150,6 +150,7 @@ def page(title: str, body: Iterable[str], *, refresh: int | None = None) -> byte
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="ld3m_min">
 {again}<title>{plain(title)}</title>
 <style>{_STYLE}</style>
 </head>
