@@ -24,34 +24,81 @@ Operation = Callable[[Tensor, Values], Tensor]
 
 
 def brightness(x: Tensor, draw: Values) -> Float[Tensor, "B C H W"]:
-    """Images plus u - 1/2; draw: u_brightness."""
+    """Images plus u - 1/2; draw: u_brightness.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.augment import brightness
+        >>> images = torch.tensor([0.0, 0.25, 0.5, 1.0]).view(1, 1, 2, 2)
+        >>> brightness(images, torch.tensor([0.75])).flatten().tolist()
+        [0.25, 0.5, 0.75, 1.25]
+    """
     (u,) = _values(x, draw, "u_brightness")
     return x + (u - 0.5)
 
 
 def saturation(x: Tensor, draw: Values) -> Float[Tensor, "B C H W"]:
-    """Distance to the pixel's mean over channels, times 2u; draw: u_saturation."""
+    """Distance to the pixel's mean over channels, times 2u; draw: u_saturation.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.augment import saturation
+        >>> pixel = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)
+        >>> draws = torch.tensor([[0.0], [0.75]])  # the first one leaves no colour
+        >>> [saturation(pixel, u).flatten().tolist() for u in draws]
+        [[0.5, 0.5, 0.5], [-0.25, 0.5, 1.25]]
+    """
     (u,) = _values(x, draw, "u_saturation")
     mean = x.mean(1, keepdim=True)
     return (x - mean) * (2 * u) + mean
 
 
 def contrast(x: Tensor, draw: Values) -> Float[Tensor, "B C H W"]:
-    """Distance to the image's mean, times u + 1/2; draw: u_contrast."""
+    """Distance to the image's mean, times u + 1/2; draw: u_contrast.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.augment import contrast
+        >>> images = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
+        >>> contrast(images, torch.tensor([0.0])).flatten().tolist()
+        [0.25, 0.75]
+    """
     (u,) = _values(x, draw, "u_contrast")
     mean = x.mean((1, 2, 3), keepdim=True)
     return (x - mean) * (u + 0.5) + mean
 
 
 def crop(x: Tensor, draw: Values) -> Float[Tensor, "B C H W"]:
-    """Pixel (r + shift_row, c + shift_col) at (r, c), zero outside; draw: shift_row, shift_col."""
+    """Pixel (r + shift_row, c + shift_col) at (r, c), zero outside; draw: shift_row, shift_col.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.augment import crop
+        >>> images = torch.arange(9.0).view(1, 1, 3, 3)
+        >>> shift = {"shift_row": torch.tensor([0]), "shift_col": torch.tensor([1])}
+        >>> crop(images, shift)[0, 0]
+        tensor([[1., 2., 0.],
+                [4., 5., 0.],
+                [7., 8., 0.]])
+    """
     down, right = _values(x, draw, "shift_row", "shift_col")
     row, col = _pixels(x)
     return _pick(x, row + down.long(), col + right.long())
 
 
 def cutout(x: Tensor, draw: Values) -> Float[Tensor, "B C H W"]:
-    """Zero in a rectangle of half the side, cut off at the border; draw: center_row, center_col."""
+    """Zero in a rectangle of half the side, cut off at the border; draw: center_row, center_col.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.augment import cutout
+        >>> center = {"center_row": torch.tensor([1]), "center_col": torch.tensor([3])}
+        >>> cutout(torch.ones(1, 1, 4, 4), center)[0, 0]
+        tensor([[1., 1., 0., 0.],
+                [1., 1., 0., 0.],
+                [1., 1., 1., 1.],
+                [1., 1., 1., 1.]])
+    """
     inside = []
     centers = _values(x, draw, "center_row", "center_col")
     for position, center, side in zip(_pixels(x), centers, map(_half, x.shape[2:]), strict=True):
@@ -61,7 +108,15 @@ def cutout(x: Tensor, draw: Values) -> Float[Tensor, "B C H W"]:
 
 
 def flip(x: Tensor, draw: Values) -> Float[Tensor, "B C H W"]:
-    """Mirror left and right where u < 1/2; draw: u_flip."""
+    """Mirror left and right where u < 1/2; draw: u_flip.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.augment import flip
+        >>> images = torch.tensor([[1, 2, 3], [1, 2, 3]]).view(2, 1, 1, 3).float()
+        >>> flip(images, torch.tensor([0.2, 0.8])).flatten(1).tolist()
+        [[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]]
+    """
     (u,) = _values(x, draw, "u_flip")
     return torch.where(u < 0.5, x.flip(3), x)
 
@@ -70,6 +125,14 @@ def scale(x: Tensor, draw: Values) -> Float[Tensor, "B C H W"]:
     """Sample at (s_y row, s_x column) about the centre, s in [1/1.2, 1.2).
 
     The draw has u_scale_x and u_scale_y.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.augment import scale
+        >>> images = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).expand(1, 1, 5, 5)
+        >>> draw = dict.fromkeys(("u_scale_x", "u_scale_y"), torch.zeros(1))
+        >>> [round(x, 2) for x in scale(images, draw)[0, 0, 2].tolist()]
+        [-1.67, -0.83, 0.0, 0.83, 1.67]
     """
     s_x, s_y = (u * (1.2 - 1 / 1.2) + 1 / 1.2 for u in _values(x, draw, "u_scale_x", "u_scale_y"))
     row, col = _pixels(x, normalised=True)
@@ -77,7 +140,16 @@ def scale(x: Tensor, draw: Values) -> Float[Tensor, "B C H W"]:
 
 
 def rotate(x: Tensor, draw: Values) -> Float[Tensor, "B C H W"]:
-    """Turn about the centre by an angle in [-15, 15) degrees; draw: u_rotate."""
+    """Turn about the centre by an angle in [-15, 15) degrees; draw: u_rotate.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.augment import rotate
+        >>> images = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).expand(1, 1, 5, 5)
+        >>> turned = rotate(images, torch.zeros(1))  # by -15 degrees
+        >>> [round(x, 2) for x in turned[0, 0, 2].tolist()]
+        [-1.93, -0.97, 0.0, 0.97, 1.93]
+    """
     (u,) = _values(x, draw, "u_rotate")
     row, col = _pixels(x, normalised=True)
     angle = (u - 0.5) * (2 * 15 * math.pi / 180)
@@ -132,6 +204,16 @@ class DSA:
 
     Raises:
         InputError: a family is unknown; lists those that are known.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import DSA
+        >>> dsa, real = DSA("color_crop_flip"), torch.rand(5, 3, 16, 16)
+        >>> tuple(dsa(real, torch.Generator(), siamese=True).shape)
+        (5, 3, 16, 16)
+        >>> draw = dsa.draw(1, 16, torch.Generator(), siamese=True)
+        >>> [len(dsa.apply(images, draw)) for images in (real, real[:2])]
+        [5, 2]
     """
 
     def __init__(self, strategy: str = "color_crop_cutout_flip_scale_rotate") -> None:

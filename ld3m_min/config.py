@@ -246,6 +246,15 @@ class DistilConfig:
         patience: iterations in a row that may be not finite before the run stops.
         checkpoint_every: iterations from one checkpoint to the next.
         seed: of every draw: real images, noise, networks, augmentation.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from ld3m_min import DistilConfig
+        >>> config = DistilConfig(space="pixel", ipc=10, iterations=100)
+        >>> config.algorithm, config.network.name, config.sampler.steps
+        ('DM', 'ConvNet', 10)
+        >>> replace(config, algorithm="MTT").mtt.steps
+        20
     """
 
     __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
@@ -315,6 +324,12 @@ class EvalConfig:
         width: channels, as of the network that distils; 128 is the protocol's.
         split: real images to test on: "test" for the figure that is reported, "validation" for any
             choice.
+
+    Example:
+        >>> from ld3m_min import EvalConfig
+        >>> config = EvalConfig(repeats=2, lr={"default": 0.01, "ViT": 0.001})
+        >>> config.epochs, config.split, config.lr["ViT"]
+        (1000, 'test', 0.001)
     """
 
     __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence

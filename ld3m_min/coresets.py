@@ -89,6 +89,14 @@ def select(
         InputError: an unknown method, ipc below 1 or above 1 for "class-mean", a class with fewer
             images than ipc, features that are not a finite (N, D), a budget too small for one
             image, compression of another method.
+
+    Example:
+        >>> from ld3m_min import load_data, select
+        >>> chosen = select(load_data("digits"), ipc=2, method="k-center")
+        >>> chosen.labels.tolist()[:6]
+        [0, 0, 1, 1, 2, 2]
+        >>> len(chosen.recipe["selection"]["positions"])
+        20
     """
     start = time.perf_counter()
     _check(data, ipc, method, compression)

@@ -343,6 +343,12 @@ def preset(
 
     Raises:
         InputError: a name, field or value is unknown or doesn't fit; lists the choices.
+
+    Example:
+        >>> from ld3m_min import preset
+        >>> config = preset("paper", algorithm="MTT", size=256)
+        >>> config.iterations, config.lr, config.sampler.steps
+        (10000, 10.0, 20)
     """
     chosen = _preset(name)
     within(algorithm, ALGORITHMS, "algorithm")
@@ -416,6 +422,11 @@ def eval_preset(
 
     Raises:
         InputError: a name, field or value is unknown or doesn't fit; lists the choices.
+
+    Example:
+        >>> from ld3m_min import eval_preset
+        >>> [eval_preset("cpu", ipc=ipc, repeats=3).epochs for ipc in (1, 10)]
+        [150, 60]
     """
     chosen = _preset(name)
     found = replace(chosen.evaluation, **chosen.evaluation_at.get(ipc, {}))

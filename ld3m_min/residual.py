@@ -112,6 +112,14 @@ class Residual:
             code).
         decay: how its weight falls over the steps, a name of `DECAYS`: "linear" (paper and public
             code), "cosine", "sqrt" or "exponential". "constant" keeps 1/2, "none" is 0 throughout.
+
+    Example:
+        >>> from ld3m_min import Residual
+        >>> paper, code = Residual("mean", "noised"), Residual("x0", "quantized")
+        >>> [paper.weight(k, 4) for k in (3, 2, 1, 0)]
+        [1.0, 0.75, 0.5, 0.25]
+        >>> [round(code.weight(k, 4), 2) for k in (3, 2, 1, 0)]
+        [1.0, 0.67, 0.33, 0.0]
     """
 
     __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence

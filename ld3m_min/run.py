@@ -117,6 +117,15 @@ def distil(
             `out`.
         OSError: `out` cannot be written to, or vanished; earlier checkpoints are whole.
         Interrupted: SIGTERM, Ctrl-C or a deadline, after saving.
+
+    Example:
+        >>> from ld3m_min import distil, load_data, preset
+        >>> config = preset("smoke", iterations=1)
+        >>> found = distil(config, data=load_data("digits"), progress=False)
+        >>> tuple(found.images().shape), len(found.history)
+        ((10, 3, 32, 32), 1)
+        >>> {name: tuple(code.shape) for name, code in found.state.items()}
+        {'Z': (10, 3, 8, 8), 'c': (10, 1, 32), 'noise': (10, 3, 8, 8)}
     """
     if data.size != config.size:
         raise InputError(

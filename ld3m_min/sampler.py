@@ -48,6 +48,12 @@ class SamplerConfig:
         eta: 0 is DDIM, deterministic given the initial noise. 1 is the ancestral sampler of
             equations (3) to (5).
         residual: how the initial state enters the later ones.
+
+    Example:
+        >>> from ld3m_min import Residual, SamplerConfig
+        >>> paper = SamplerConfig(eta=1.0, residual=Residual("mean", "noised"))
+        >>> paper.steps, paper.guidance_scale, paper.residual.decay
+        (10, 3.0, 'linear')
     """
 
     __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence
@@ -102,6 +108,13 @@ def timesteps(steps: int, train_steps: int = 1000) -> list[int]:
 
     Raises:
         InputError: T is not between 1 and N.
+
+    Example:
+        >>> from ld3m_min import timesteps
+        >>> timesteps(5)
+        [1, 201, 401, 601, 801]
+        >>> len(timesteps(30)), timesteps(30)[-1]
+        (31, 991)
     """
     if not 1 <= steps <= train_steps:
         raise InputError(
@@ -139,6 +152,15 @@ def generate(
 
     Raises:
         InputError: shapes that do not fit, T out of range, or guidance on an unconditional prior.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import LatentDiffusionPrior, generate
+        >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+        >>> c = prior.class_conditioning(torch.tensor([3, 7]))
+        >>> Z, noise = torch.zeros(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+        >>> tuple(generate(prior, Z, c, noise).shape)
+        (2, 3, 32, 32)
     """
     return prior.decode(generate_latents(prior, Z, c, noise, config, callback=callback))
 
@@ -167,6 +189,15 @@ def generate_latents(
 
     Raises:
         InputError: as :func:`generate`.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import LatentDiffusionPrior, SamplerConfig, generate_latents
+        >>> prior, seen = LatentDiffusionPrior.from_pretrained("digits"), []
+        >>> Z, c = torch.zeros(1, 3, 8, 8), prior.null_conditioning(1)
+        >>> z = generate_latents(prior, Z, c, Z, SamplerConfig(4), callback=seen.append)
+        >>> [(step.t, round(step.weight, 2)) for step in seen]
+        [(751, 1.0), (501, 0.67), (251, 0.33), (1, 0.0)]
     """
     return denoise(prior, Z, c, noise, config, callback=callback)
 

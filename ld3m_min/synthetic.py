@@ -79,6 +79,14 @@ class SyntheticSet:
     Raises:
         InputTypeError: a value of another kind.
         InputError: values that could not be trained on, or do not fit together.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import SyntheticSet
+        >>> images, labels = torch.rand(4, 3, 32, 32), torch.tensor([0, 0, 1, 1])
+        >>> pets = SyntheticSet(images, labels, ("cat", "dog"))
+        >>> pets.ipc, len(pets.classes), tuple(pets.images().shape)
+        (2, 2, (4, 3, 32, 32))
     """
 
     __no_type_check__ = True  # what is given is looked at below, and refused in a sentence
@@ -116,7 +124,16 @@ class SyntheticSet:
         check_soft_labels(self.soft_labels, len(self.labels), len(self.classes))
 
     def images(self) -> Float[Tensor, "B 3 H W"]:
-        """The images S, float32 in [0, 1]."""
+        """The images S, float32 in [0, 1].
+
+        Example:
+            >>> import torch
+            >>> from ld3m_min import SyntheticSet
+            >>> white = torch.full((2, 3, 16, 16), 255, dtype=torch.uint8)
+            >>> found = SyntheticSet(white, torch.tensor([0, 1]), ("cat", "dog"))
+            >>> found.images().dtype, found.images().max().item()
+            (torch.float32, 1.0)
+        """
         return _unit_range(self.pixels)
 
     @property
@@ -217,6 +234,15 @@ class SyntheticSet:
             InputError: the folder holds anything but a set, or the recipe lacks what a folder has
                 to say.
             OSError: it cannot be written; an earlier set is intact.
+
+        Example:
+            >>> from os import listdir
+            >>> from tempfile import TemporaryDirectory
+            >>> from ld3m_min import load_data, select
+            >>> with TemporaryDirectory() as folder:
+            ...     select(load_data("digits"), ipc=1, method="random").save(folder)
+            ...     sorted(name for name in listdir(folder) if name.startswith("set"))
+            ['set.json', 'set.safetensors']
         """
         check_place(folder)
         with replace_folder(folder) as empty:
@@ -332,6 +358,15 @@ class SyntheticSet:
         Raises:
             FileNotFoundError: no such set, or a part of it is missing.
             InputError: damaged, or not one of ours.
+
+        Example:
+            >>> from tempfile import TemporaryDirectory
+            >>> from ld3m_min import SyntheticSet, load_data, select
+            >>> with TemporaryDirectory() as folder:
+            ...     select(load_data("digits"), ipc=2, method="random").save(folder)
+            ...     found = SyntheticSet.load(folder)
+            >>> found.labels.tolist()[:6], found.recipe["selection"]["method"]
+            ([0, 0, 1, 1, 2, 2], 'random')
         """
         found = read_set(folder)
         return cls(

@@ -34,6 +34,15 @@ class ImageDataset:
     Raises:
         InputError: images, labels or classes that do not go together.
         InputTypeError: no tensors, or images that are no bytes.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.data import ImageDataset
+        >>> images = torch.zeros(5, 3, 16, 16, dtype=torch.uint8)
+        >>> labels = torch.tensor([0, 1, 1, 0, 1])
+        >>> pets = ImageDataset(images, labels, ("cat", "dog"), "train")
+        >>> len(pets), pets.class_positions(1).tolist()
+        (5, [1, 2, 4])
     """
 
     __no_type_check__ = True  # what is given is looked at below, and refused in a sentence

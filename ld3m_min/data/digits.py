@@ -27,6 +27,14 @@ def load_digits(size: int = 32) -> DataSplits:
 
     Raises:
         InputError: a size that is no multiple of 8, or below 16.
+
+    Example:
+        >>> from ld3m_min.data import load_digits
+        >>> images = load_digits(size=16).train.images
+        >>> images.dtype, tuple(images.shape)
+        (torch.uint8, (1000, 3, 16, 16))
+        >>> (images[:, 0] != images[:, 1]).sum().item()  # the channels are equal
+        0
     """
     from sklearn.datasets import load_digits as sklearn_digits
 

@@ -62,6 +62,14 @@ def load_letters(size: int = 32) -> DataSplits:
 
     Raises:
         InputError: a size below 16.
+
+    Example:
+        >>> from ld3m_min.data import load_letters
+        >>> data = load_letters(size=16)
+        >>> data.classes
+        ('A', 'H', 'K', 'M', 'X', 'Xi', 'Psi', 'Omega', 'Zhe', 'De')
+        >>> [len(data.train.class_positions(k)) for k in range(3)]
+        [100, 100, 100]
     """
     if size < 16:
         raise InputError(f"letters can be drawn from 16 pixels on, not at {size}")

@@ -59,6 +59,14 @@ def load_data(
     Raises:
         FileNotFoundError: no such name or folder.
         InputError: an argument that doesn't apply, or images that cannot be read.
+
+    Example:
+        >>> from ld3m_min import load_data
+        >>> data = load_data("digits")
+        >>> len(data.train), len(data.validation), len(data.test)
+        (1000, 297, 500)
+        >>> data.size, data.classes
+        (32, ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9'))
     """
     # a Path is never a name
     given = (

@@ -42,6 +42,15 @@ class DataSplits:
 
     Raises:
         InputError: splits of different classes or sizes, or statistics that cannot be used.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.data import DataSplits, ImageDataset
+        >>> white = torch.full((2, 3, 16, 16), 255, dtype=torch.uint8)
+        >>> split = ImageDataset(white, torch.tensor([0, 1]), ("cat", "dog"), "train")
+        >>> data = DataSplits("pets", split, split, split, (0.5,) * 3, (0.25,) * 3)
+        >>> data.normalise(data.test.float()).unique().tolist()
+        [2.0]
     """
 
     __no_type_check__ = True  # what is given is looked at below, and refused in a sentence

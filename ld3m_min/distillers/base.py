@@ -116,6 +116,15 @@ class Distiller:
     Attributes:
         needs_experts: whether it does.
         parameters: what the distiller itself learns, name -> leaf tensor (MTT's learning rate).
+
+    Example:
+        >>> from ld3m_min import load_data, preset
+        >>> from ld3m_min.distillers import Distiller
+        >>> data = load_data("digits")
+        >>> distiller = Distiller(preset("smoke"), data)
+        >>> pair = distiller.pair(data.test.float()[:2], label=3, iteration=0)
+        >>> len(pair.real), len(pair.synthetic)
+        (16, 2)
     """
 
     needs_experts: ClassVar[bool] = False

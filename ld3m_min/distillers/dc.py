@@ -31,6 +31,14 @@ def gradient_matching_distance(
 
     Raises:
         InputError: the metric is unknown, or the lists do not match.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.distillers import gradient_matching_distance
+        >>> real = [torch.eye(2), torch.ones(2)]
+        >>> pairs = [([-g for g in real], real, m) for m in ("ours", "mse", "cos")]
+        >>> [round(gradient_matching_distance(*pair).item(), 3) for pair in pairs]
+        [4.0, 16.0, 2.0]
     """
     if len(grads_syn) != len(grads_real) or any(
         a.shape != b.shape for a, b in zip(grads_syn, grads_real, strict=False)
@@ -67,6 +75,15 @@ class DC(Distiller):
     As in GLaD and LD3M, the network is drawn anew at every iteration and never trained. Classes go
     one after the other. All in one pass by `vmap(grad)` takes longer on a CPU (the benchmark of
     networks measures it), since it multiplies the convolutions' weights by the classes.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import distillers, load_data, preset
+        >>> dc = distillers.DC(preset("smoke", algorithm="DC"), load_data("digits"))
+        >>> images = torch.rand(4, 3, 32, 32, requires_grad=True)
+        >>> loss = dc.step(images, labels=torch.tensor([3, 3, 8, 8]), iteration=0)
+        >>> loss.requires_grad, tuple(images.grad.shape)
+        (False, (4, 3, 32, 32))
     """
 
     def step(

@@ -27,6 +27,15 @@ def distribution_matching_loss(
 
     Raises:
         InputError: the images are of different sizes, or there are none.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import build_network
+        >>> from ld3m_min.distillers import distribution_matching_loss
+        >>> network = build_network("MLP", size=16, width=8)
+        >>> real = torch.rand(4, 3, 16, 16)
+        >>> f"{distribution_matching_loss(network, real, real.flip(0)):.3f}"
+        '0.000'
     """
     if (
         real.dim() != 4
@@ -49,6 +58,15 @@ class DM(Distiller):
 
     The synthetic images of ten classes pass it together. The real ones do on a GPU. On a CPU they
     go class by class, which is faster: a class's activations then stay in its cache.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import distillers, load_data, preset
+        >>> dm = distillers.DM(preset("smoke"), load_data("digits"))
+        >>> images, labels = torch.zeros(2, 3, 32, 32).requires_grad_(), torch.arange(2)
+        >>> losses = [round(dm.step(images, labels, i).item(), 2) for i in (0, 0, 1)]
+        >>> [losses.index(loss) for loss in losses]  # an iteration can be repeated
+        [0, 0, 2]
     """
 
     def step(

@@ -55,6 +55,15 @@ def trajectory_matching_loss(
 
     Raises:
         InputError: parameters, labels, steps or batches do not fit.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.distillers import trajectory_matching_loss
+        >>> from ld3m_min.networks import build_network, flat_parameters
+        >>> images, network = torch.rand(10, 3, 16, 16), build_network("MLP", size=16)
+        >>> start, labels = flat_parameters(network), torch.arange(10)
+        >>> trajectory_matching_loss(network, start, start + 1, images, labels, 0.0, 2)
+        tensor(1.)
     """
     p = sum(x.numel() for x in network.parameters())
     if (
@@ -176,6 +185,15 @@ class MTT(Distiller):
 
     Raises:
         InputError: there are no experts, or they do not fit.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from ld3m_min import distillers, experts, load_data, preset
+        >>> config, data = preset("smoke", algorithm="MTT"), load_data("digits")
+        >>> found = experts.train_experts(config, data, mkdtemp(), progress=False)
+        >>> mtt = distillers.MTT(config, data, experts=found)
+        >>> {name: round(p.item(), 3) for name, p in mtt.parameters.items()}
+        {'lr': 0.1}
     """
 
     needs_experts = True

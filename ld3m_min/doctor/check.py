@@ -23,6 +23,12 @@ class Check:
         says: what was found.
         status: "fine"; "advice" where something could be better; "broken" where nothing will run.
         todo: what to do; "" where it is fine.
+
+    Example:
+        >>> from ld3m_min.doctor import Check
+        >>> check = Check("memory", "1.2 GiB free", "advice", "close other programs")
+        >>> check.status, check.todo
+        ('advice', 'close other programs')
     """
 
     name: str

@@ -18,6 +18,15 @@ class Report:
 
     Attributes:
         checks: in order.
+
+    Example:
+        >>> from ld3m_min.doctor import Check, Report
+        >>> disk = Check("disk", "full", "broken", "free some space")
+        >>> report = Report((Check("GPU", "none"), disk))
+        >>> report.broken
+        ('disk',)
+        >>> report.lines
+        ['GPU   none  -> fine', 'disk  full  -> free some space']
     """
 
     checks: tuple[Check, ...]
@@ -62,6 +71,12 @@ def examined(checks: Sequence[Callable[[], Check | Sequence[Check]]] = CHECKS) -
 
     Args:
         checks: what to look at.
+
+    Example:
+        >>> from ld3m_min.doctor import examined, machine
+        >>> report = examined([machine.cores, machine.memory, machine.gpus])
+        >>> [check.name for check in report.checks]
+        ['threads', 'memory', 'GPU']
     """
     found: list[Check] = []
     for look in checks:

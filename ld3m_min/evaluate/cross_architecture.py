@@ -64,6 +64,13 @@ class EvalResult:
         accuracies: architecture -> one value per repeat.
         split: what they were measured on.
         distiller: the architecture that distilled; `unseen` are the others.
+
+    Example:
+        >>> from ld3m_min.evaluate import EvalResult
+        >>> found = {"ConvNet": (0.75, 0.25), "ViT": (0.5, 0.25), "MLP": (1.0, 0.75)}
+        >>> result = EvalResult(found, split="test")
+        >>> result.unseen, result.values().tolist()
+        (('ViT', 'MLP'), [0.75, 0.5])
     """
 
     accuracies: dict[str, tuple[float, ...]]
@@ -91,6 +98,12 @@ class EvalResult:
 
         Args:
             architecture: as for :meth:`values`.
+
+        Example:
+            >>> from ld3m_min.evaluate import EvalResult
+            >>> result = EvalResult({"ConvNet": (0.75, 0.25), "ViT": (0.5, 0.25)}, "test")
+            >>> result.mean("ConvNet"), result.mean()  # of the unseen ones, here the ViT
+            (0.5, 0.375)
         """
         return float(self.values(architecture).mean())
 
@@ -99,6 +112,11 @@ class EvalResult:
 
         Args:
             architecture: as for :meth:`values`.
+
+        Example:
+            >>> from ld3m_min.evaluate import EvalResult
+            >>> EvalResult({"ConvNet": (0.75, 0.25)}, "test").std("ConvNet")
+            0.25
         """
         return float(self.values(architecture).std())
 
@@ -113,6 +131,12 @@ class EvalResult:
 
         Returns:
             Its ends; NaN for a single repeat.
+
+        Example:
+            >>> from ld3m_min.evaluate import EvalResult
+            >>> result = EvalResult({"ConvNet": (0.5, 0.55, 0.45, 0.5)}, "test")
+            >>> [round(end, 3) for end in result.confidence_interval("ConvNet")]
+            [0.435, 0.565]
         """
         from scipy import stats
 
@@ -164,6 +188,15 @@ def evaluate(
             that are no probabilities of them; `out` holds another evaluation.
         Busy: another process works in `out`.
         Interrupted: asked to stop, see :mod:`ld3m_min.io.stop`.
+
+    Example:
+        >>> from ld3m_min import eval_preset, load_data, select
+        >>> from ld3m_min.evaluate import evaluate
+        >>> data, config = load_data("digits"), eval_preset("smoke", repeats=2)
+        >>> chosen = select(data, ipc=1)
+        >>> result = evaluate(chosen, data, ("ConvNet", "MLP"), config=config)
+        >>> {name: len(values) for name, values in result.accuracies.items()}
+        {'ConvNet': 2, 'MLP': 2}
     """
     config = config or EvalConfig()
     _check_architectures(architectures)

@@ -143,6 +143,12 @@ class Cell:
 
     Raises:
         InputError: a value out of range.
+
+    Example:
+        >>> from ld3m_min.experiments.grids import Cell
+        >>> cell = Cell("digits", "cpu", "ld3m-code", "DM", ipc=1, variant="T5")
+        >>> cell.name, cell.config().sampler.steps
+        ('digits-cpu-ld3m-code-DM-ipc1-T5', 5)
     """
 
     __no_type_check__ = True  # at run time: `checked` converts or refuses, in a sentence

@@ -258,6 +258,11 @@ def grid(name: str = "digits") -> list[Cell]:
 
     Raises:
         InputError: there is no such grid; lists the names.
+
+    Example:
+        >>> from ld3m_min.experiments.grids import grid
+        >>> [cell.name for cell in grid("digits")][:2]
+        ['digits-cpu-random-none-ipc1', 'digits-cpu-pixel-DC-ipc1']
     """
     if name not in GRIDS:
         raise InputError(f"unknown grid {name!r}; choose {', '.join(GRIDS)}")
@@ -273,6 +278,12 @@ def missing(name: str = "digits", folder: str | Path = RECORDS) -> list[Cell]:
 
     Raises:
         InputError: there is no such grid.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from ld3m_min.experiments.grids import grid, missing
+        >>> len(grid("digits")), len(missing("digits", mkdtemp()))
+        (14, 14)
     """
     return [cell for cell in grid(name) if not (Path(folder) / f"{cell.name}.json").exists()]
 
@@ -282,6 +293,11 @@ def records_folder(grid: str | None) -> Path:
 
     Args:
         grid: its name; None for one of the others.
+
+    Example:
+        >>> from ld3m_min.experiments.grids import records_folder
+        >>> [records_folder(grid).name for grid in ("digits", "pilot", None)]
+        ['records', 'pilot', 'records']
     """
     return RECORDS / "pilot" if grid == "pilot" else RECORDS
 
@@ -303,6 +319,11 @@ def command_of(cell: Cell) -> str:
 
     Args:
         cell: of any grid.
+
+    Example:
+        >>> from ld3m_min.experiments.grids import Cell, command_of
+        >>> command_of(Cell("digits", "cpu", "pixel", "DM", ipc=1))
+        'python -m ld3m_min table --run --only digits-cpu-pixel-DM-ipc1'
     """
     where = next((g for g, cells in GRIDS.items() if cell in cells), "digits")
     named = "" if where == "digits" else f"--grid {where} "
@@ -321,6 +342,13 @@ def commands(names: Iterable[str] = MEASURED, folder: str | Path = RECORDS) -> l
 
     Raises:
         InputError: there is no such grid.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from ld3m_min.experiments.grids import commands
+        >>> lines = commands(["digits"], mkdtemp())
+        >>> [line.partition(":")[0] for line in lines[:2]]
+        ['digits-cpu-random-none-ipc1', 'digits-cpu-pixel-DC-ipc1']
     """
     lines: list[str] = []
     asked: set[str] = set()
@@ -342,6 +370,11 @@ def with_its_start(prior: str) -> list[str]:
 
     Args:
         prior: name in a configuration.
+
+    Example:
+        >>> from ld3m_min.experiments.grids import with_its_start
+        >>> with_its_start("minimax-digits"), with_its_start("org/elsewhere")
+        (['digits', 'minimax-digits'], [])
     """
     tuned = FINE_TUNE_PRESETS.get(prior)
     names = [prior] if tuned is None else [tuned.prior, prior]
@@ -354,6 +387,13 @@ def prior_command(prior: str) -> str:
 
     Args:
         prior: name of a preset.
+
+    Example:
+        >>> from ld3m_min.experiments.grids import prior_command
+        >>> prior_command("style-digits")
+        'python -m ld3m_min train-prior --preset style-digits'
+        >>> prior_command("minimax-digits")
+        'python -m ld3m_min fine-tune minimax-digits'
     """
     if prior in FINE_TUNE_PRESETS:
         return f"python -m ld3m_min fine-tune {prior}"

@@ -17,6 +17,11 @@ def prior_folder(name: str, seed: int = 0) -> Path:
     Args:
         name: of the preset.
         seed: of the training.
+
+    Example:
+        >>> from ld3m_min.experiments.grids import prior_folder
+        >>> prior_folder("digits", seed=3).as_posix()
+        'runs/prior-digits-seed3'
     """
     return RUNS / (f"prior-{name}" + (f"-seed{seed}" if seed else ""))
 
@@ -29,6 +34,11 @@ def prior_path(name: str) -> str | Path:
 
     Args:
         name: as the configuration has it.
+
+    Example:
+        >>> from ld3m_min.experiments.grids import prior_path
+        >>> prior_path("digits"), prior_path("org/elsewhere")
+        ('digits', 'org/elsewhere')
     """
     if "/" in name or _is_prior(SHIPPED / name):
         return name
@@ -41,6 +51,11 @@ def has_prior(prior: str) -> bool:
 
     Args:
         prior: name of a preset.
+
+    Example:
+        >>> from ld3m_min.experiments.grids import has_prior
+        >>> [name for name in ("digits", "style-digits", "none") if has_prior(name)]
+        ['digits', 'style-digits']
     """
     found = prior_path(prior)
     return _is_prior(SHIPPED / found if isinstance(found, str) else found)

@@ -30,6 +30,13 @@ class ExpertBuffer:
     Attributes:
         folder: where they are.
         description: what they were trained as; compared with what a distillation needs.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ld3m_min.experts import ExpertBuffer
+        >>> buffer = ExpertBuffer(Path("mine"), {"experts": 100, "train_epochs": 8})
+        >>> len(buffer), buffer.file(7).as_posix()
+        (100, 'mine/expert-00007.safetensors')
     """
 
     folder: Path
@@ -209,6 +216,14 @@ def experts_name(config: DistilConfig, data: DataSplits) -> str:
     Args:
         config: of the distillation.
         data: with its normalisation.
+
+    Example:
+        >>> from ld3m_min import load_data, preset
+        >>> from ld3m_min.experts import experts_name
+        >>> data, changes = load_data("digits"), ({}, {"ipc": 10}, {"seed": 1})
+        >>> names = [experts_name(preset("smoke", **c), data) for c in changes]
+        >>> [names.index(name) for name in names]  # sets of any size share them
+        [0, 0, 2]
     """
     described = repr(sorted(describe_experts(config, data).items()))
     return f"experts-{data.name}-{hashlib.sha256(described.encode()).hexdigest()[:10]}"

@@ -63,6 +63,15 @@ def train_experts(
         NotFinite: an expert diverged.
         Busy: another process works in the folder.
         Interrupted: asked to stop, see :mod:`ld3m_min.io.stop`.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from ld3m_min import load_data, preset
+        >>> from ld3m_min.experts import train_experts
+        >>> config, data = preset("smoke", algorithm="MTT"), load_data("digits")
+        >>> found = train_experts(config, data, mkdtemp(), progress=False)
+        >>> len(found), tuple(found.read(0, epochs=(0, 2)).shape)
+        (2, (2, 7754))
     """
     folder = expanded(folder).absolute()
     check_outside(folder, data)
@@ -116,6 +125,15 @@ def experts_below(
 
     Raises:
         InputError, Interrupted: as :func:`train_experts`.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from ld3m_min import load_data, preset
+        >>> from ld3m_min.experts import experts_below
+        >>> config, data = preset("smoke", algorithm="MTT"), load_data("digits")
+        >>> found = experts_below(mkdtemp(), config, data, progress=False)
+        >>> found.folder.name.rpartition("-")[0], len(found)
+        ('experts-digits', 2)
     """
     if config.algorithm != "MTT":
         return None

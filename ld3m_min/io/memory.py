@@ -18,6 +18,12 @@ def device_bytes(device: str | torch.device) -> int:
 
     Args:
         device: it has to be there.
+
+    Example:
+        >>> from ld3m_min.planner import device_bytes
+        >>> needed = 10 * 2**20
+        >>> "fits" if needed < device_bytes("cpu") else "too large"
+        'fits'
     """
     if torch.device(device).type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)

@@ -32,6 +32,12 @@ class Spec:
         width: 128 is the protocol's.
         norm: a name of `NORMS`.
         depth: blocks of a network whose depth is free; 0 for the others.
+
+    Example:
+        >>> from ld3m_min.networks import MLP, Spec
+        >>> spec = Spec(channels=1, classes=4, size=16, width=8, norm="none")
+        >>> MLP(spec).classifier
+        Linear(in_features=32, out_features=4, bias=True)
     """
 
     channels: int
@@ -52,6 +58,14 @@ class Network(nn.Module):
         smallest: least side of the images in pixels.
         has_depth: whether the number of blocks can be chosen.
         input_shape: (channels, size, size) of the images it was built for.
+
+    Example:
+        >>> from torch import nn, zeros
+        >>> from ld3m_min.networks import Network, Spec
+        >>> network = Network(Spec(3, 10, size=16, width=1, norm="none"))
+        >>> network.features, network.classifier = nn.Flatten(), nn.Linear(768, 10)
+        >>> tuple(network(zeros(2, 3, 16, 16)).shape)
+        (2, 10)
     """
 
     smallest: ClassVar[int] = 16
@@ -75,6 +89,14 @@ class Network(nn.Module):
 
         Raises:
             InputError: x has another shape.
+
+        Example:
+            >>> import torch
+            >>> from ld3m_min import build_network
+            >>> network = build_network("ConvNet", size=32, width=16)
+            >>> embedding = network.embed(torch.zeros(2, 3, 32, 32))
+            >>> tuple(embedding.shape), tuple(network.classifier(embedding).shape)
+            ((2, 256), (2, 10))
         """
         if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape:
             raise InputError(

@@ -59,6 +59,15 @@ def build_network(
 
     Raises:
         InputError: one of these is unknown or does not fit; names the choices.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import build_network
+        >>> network = build_network("ConvNet", size=32, width=16)
+        >>> sum(p.numel() for p in network.parameters())
+        7754
+        >>> tuple(network(torch.zeros(2, 3, 32, 32)).shape)
+        (2, 10)
     """
     if name not in NETWORKS:
         raise InputError(f"unknown network {name!r}: choose one of {', '.join(NETWORKS)}")
@@ -94,7 +103,14 @@ def _blocks(name: str, size: int, depth: int | None) -> int:
 
 
 def flat_parameters(network: nn.Module) -> Float[Tensor, " P"]:
-    """A copy of all parameters as one detached vector, in definition order."""
+    """A copy of all parameters as one detached vector, in definition order.
+
+    Example:
+        >>> from ld3m_min.networks import build_network, flat_parameters
+        >>> network = build_network("MLP", size=16, width=8)
+        >>> tuple(flat_parameters(network).shape)
+        (25994,)
+    """
     return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
@@ -113,6 +129,14 @@ def functional(network: nn.Module, flat: Tensor) -> Callable[[Tensor], Tensor]:
 
     Raises:
         InputError: `flat` has another length than the parameters.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.networks import build_network, flat_parameters, functional
+        >>> network = build_network("MLP", size=16, width=8)
+        >>> logits = functional(network, torch.zeros_like(flat_parameters(network)))
+        >>> logits(torch.rand(1, 3, 16, 16)).unique().tolist()
+        [0.0]
     """
     sizes = [p.numel() for p in network.parameters()]
     if flat.ndim != 1 or len(flat) != sum(sizes):

@@ -22,7 +22,14 @@ def _convolution(before: int, after: int, norm: str, kernel: int = 3) -> list[nn
 
 
 class ConvNet(Network):
-    """Blocks of 3x3 convolution, normalisation, ReLU and 2x2 average pooling; one linear layer."""
+    """Blocks of 3x3 convolution, normalisation, ReLU and 2x2 average pooling; one linear layer.
+
+    Example:
+        >>> from ld3m_min.networks import ConvNet, Spec
+        >>> specs = [Spec(3, 10, 32, 16, "instance", depth=d) for d in (1, 2, 3)]
+        >>> [ConvNet(spec).classifier.in_features for spec in specs]
+        [4096, 1024, 256]
+    """
 
     has_depth = True
 
@@ -37,7 +44,17 @@ class ConvNet(Network):
 
 
 class AlexNet(Network):
-    """Two 5x5 and three 3x3 convolutions, three max poolings, one linear layer; no norm."""
+    """Two 5x5 and three 3x3 convolutions, three max poolings, one linear layer; no norm.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.networks import AlexNet, Spec
+        >>> network = AlexNet(Spec(3, 10, 32, 16, "none"))
+        >>> [tuple(p.shape) for p in network.parameters()][:4]
+        [(16, 3, 5, 5), (16,), (24, 16, 5, 5), (24,)]
+        >>> tuple(network(torch.zeros(1, 3, 32, 32)).shape)
+        (1, 10)
+    """
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
@@ -56,7 +73,15 @@ class AlexNet(Network):
 
 
 class VGG11(Network):
-    """Eight 3x3 convolutions with norm and five max poolings, brought to 7x7; one linear layer."""
+    """Eight 3x3 convolutions with norm and five max poolings, brought to 7x7; one linear layer.
+
+    Example:
+        >>> from torch import nn
+        >>> from ld3m_min.networks import VGG11, Spec
+        >>> network = VGG11(Spec(3, 10, 32, 16, "instance"))
+        >>> [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+        [8, 16, 32, 32, 64, 64, 64, 64]
+    """
 
     smallest = 32
 
@@ -94,7 +119,15 @@ class _ResidualBlock(nn.Module):
 
 
 class ResNet18(Network):
-    """Four stages of two residual blocks behind a 3x3 stem of stride 1; mean over the pixels."""
+    """Four stages of two residual blocks behind a 3x3 stem of stride 1; mean over the pixels.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.networks import ResNet18, Spec
+        >>> network = ResNet18(Spec(3, 10, 32, 16, "instance"))
+        >>> tuple(network.embed(torch.zeros(1, 3, 32, 32)).shape)
+        (1, 64)
+    """
 
     blocks: ClassVar[int] = 2  # of each stage
 
@@ -121,6 +154,13 @@ class ResNet18(Network):
 
 
 class ResNet10(ResNet18):
-    """As ResNet18, with one residual block in each stage."""
+    """As ResNet18, with one residual block in each stage.
+
+    Example:
+        >>> from ld3m_min.networks import ResNet10, ResNet18, Spec
+        >>> pair = [kind(Spec(3, 10, 32, 16, "batch")) for kind in (ResNet18, ResNet10)]
+        >>> [[len(x) for x in (n.layer1, n.layer2, n.layer3, n.layer4)] for n in pair]
+        [[2, 2, 2, 2], [1, 1, 1, 1]]
+    """
 
     blocks = 1

@@ -23,6 +23,15 @@ class Dropout(nn.Module):
 
     Attributes:
         mask: what `draw` gave beforehand, for a forward pass that may not draw (vmap); else None.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.networks import Dropout
+        >>> dropout = Dropout(p=0.5)
+        >>> dropout(torch.ones(1000)).unique().tolist()
+        [0.0, 2.0]
+        >>> dropout.eval()(torch.ones(1000)).unique().tolist()
+        [1.0]
     """
 
     def __init__(self, p: float = 0.1) -> None:

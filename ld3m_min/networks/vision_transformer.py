@@ -35,6 +35,12 @@ class ViT(Network):
     """Ten transformer layers on 16x16 patches and a class token, without layer norm.
 
     Dropout is 0.1 in training.
+
+    Example:
+        >>> from ld3m_min.networks import build_network
+        >>> vit = build_network("ViT", size=32, width=32)
+        >>> vit.dropout_shape(2)  # two images of four patches and a class token
+        (2, 5, 128)
     """
 
     def __init__(self, spec: Spec) -> None:

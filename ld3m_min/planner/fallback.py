@@ -36,6 +36,14 @@ def choose(
 
     Raises:
         MemoryError: none fits; names the least that is needed.
+
+    Example:
+        >>> from ld3m_min import LatentDiffusionPrior, preset
+        >>> from ld3m_min.planner import choose
+        >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+        >>> config = preset("smoke", space="autoencoder")
+        >>> [choose(prior, config, available=n * 2**20).name for n in (1000, 20)]
+        ['one-pass', 'decoder']
     """
     available = device_bytes(device) if available is None else available
     least = below

@@ -38,6 +38,13 @@ class Forecast:
         weight_bytes: the prior's parameters, there all the time.
         flops: of one iteration, recomputation included; a multiply-add counts as 2.
         seconds: of one forward and backward pass of the generator, where it was measured.
+
+    Example:
+        >>> from ld3m_min.backprop import Plan
+        >>> from ld3m_min.planner import Forecast
+        >>> row = Forecast("mine", Plan(), 3 * 2**30, 0, weight_bytes=2**30, flops=0)
+        >>> f"{row.total_bytes / 2**30:.0f} GiB"
+        '4 GiB'
     """
 
     name: str
@@ -268,6 +275,14 @@ def forecasts(
         device: what is counted for; it need not be there.
         matching: count the distillation loss too, not the generator alone.
         classes: of the data; None takes the prior's.
+
+    Example:
+        >>> from ld3m_min import LatentDiffusionPrior, preset
+        >>> from ld3m_min.planner import forecasts
+        >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+        >>> rows = forecasts(prior, preset("smoke"), matching=False)
+        >>> [row.name for _, row in zip(range(2), rows)]  # counted when asked for
+        ['one-pass', 'decoder']
     """
     given = config.plan
     loss: bool | Forecast = False

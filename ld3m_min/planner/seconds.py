@@ -75,6 +75,15 @@ def probe(
         device: where it works.
         repeats: how many calls of each short pass are timed.
         classes: of the data; None takes the prior's.
+
+    Example:
+        >>> from ld3m_min import LatentDiffusionPrior, preset
+        >>> from ld3m_min.backprop import Plan
+        >>> from ld3m_min.planner import probe
+        >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+        >>> seconds = probe(prior, preset("smoke"), Plan(), repeats=1)
+        >>> f"{seconds // 60:.0f} minutes"
+        '0 minutes'
     """
     drawn = codes(prior, config, device, classes)
     n = len(drawn.Z)

@@ -36,6 +36,14 @@ class LatentDiffusionPrior(LatentDiffusionModel):
     Arguments, attributes and the six functions of section 3 (`encode`, `quantize`, `decode`,
     `predict_noise`, `class_conditioning`, `null_conditioning`) are those of
     :class:`~ld3m_min.prior.model.LatentDiffusionModel`.
+
+    Example:
+        >>> from ld3m_min import LatentDiffusionPrior
+        >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+        >>> prior.latent_channels, prior.factor, prior.condition_shape
+        (3, 4, (1, 32))
+        >>> prior.for_classes([3, 8]).classes
+        ('3', '8')
     """
 
     _digest: tuple[object, str] | None = None  # of the networks, and which weights it belongs to
@@ -206,6 +214,13 @@ class LatentDiffusionPrior(LatentDiffusionModel):
         Raises:
             FileNotFoundError: no such file.
             InputError: files that are damaged, do not belong together or have no counterpart.
+
+        Example:
+            >>> from ld3m_min import LatentDiffusionPrior
+            >>> LatentDiffusionPrior.from_compvis("cin256-v2.ckpt", "cin256-v2.yaml")
+            Traceback (most recent call last):
+                ...
+            FileNotFoundError: no checkpoint cin256-v2.ckpt
         """
         found = convert(checkpoint, config, ema=ema)
         prior = cls(
@@ -241,6 +256,13 @@ class LatentDiffusionPrior(LatentDiffusionModel):
         Raises:
             InputTypeError: the pipeline is something else.
             InputError: it lacks something, or has no counterpart.
+
+        Example:
+            >>> from diffusers import AutoencoderKL
+            >>> from ld3m_min import LatentDiffusionPrior
+            >>> prior = LatentDiffusionPrior.from_diffusers(AutoencoderKL())
+            >>> prior.latent_channels, prior.conditional, prior.denoiser
+            (4, False, None)
         """
         prior = cls._of(parts_of(pipeline, classes=classes, prompt=prompt, prompts=prompts))
         check_finite(prior.modules, type(pipeline).__name__)
@@ -279,6 +301,13 @@ class LatentDiffusionPrior(LatentDiffusionModel):
                 has no such id.
             InputError: the folder lacks a part, a part does not fit, or it is not what `sha256`
                 says.
+
+        Example:
+            >>> import torch
+            >>> from ld3m_min import LatentDiffusionPrior
+            >>> half = LatentDiffusionPrior.from_pretrained("digits", dtype=torch.bfloat16)
+            >>> half.source, half.dtype, half.train_steps
+            ('digits', torch.bfloat16, 1000)
         """
         yaml = config_beside(path_or_id)
         if yaml is not None and revision is None and sha256 is None:
@@ -297,6 +326,15 @@ class LatentDiffusionPrior(LatentDiffusionModel):
 
         Args:
             folder: what :meth:`from_pretrained` reads it from.
+
+        Example:
+            >>> from os import listdir
+            >>> from tempfile import TemporaryDirectory
+            >>> from ld3m_min import LatentDiffusionPrior
+            >>> with TemporaryDirectory() as folder:
+            ...     LatentDiffusionPrior.from_pretrained("digits").save_pretrained(folder)
+            ...     sorted(listdir(folder))
+            ['class_embedding', 'model_index.json', 'scheduler', 'unet', 'vae']
         """
         index = {
             "_class_name": type(self).__name__,

@@ -38,6 +38,11 @@ def load_prior(
     Raises:
         FileNotFoundError: there is no such prior.
         InputError: it is damaged, or something else.
+
+    Example:
+        >>> from ld3m_min.prior import load_prior
+        >>> [type(load_prior(name)).__name__ for name in ("digits", "style-digits")]
+        ['LatentDiffusionPrior', 'StyleGenerator']
     """
     if config_beside(path_or_id) is not None:
         return LatentDiffusionPrior.from_pretrained(path_or_id, device=device)

@@ -185,6 +185,13 @@ class LatentDiffusionModel:
 
         Raises:
             InputError: images of another shape, type or range.
+
+        Example:
+            >>> from ld3m_min import LatentDiffusionPrior, load_data
+            >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+            >>> images = load_data("digits").test.float()[:2]
+            >>> tuple(images.shape), tuple(prior.encode(images).shape)
+            ((2, 3, 32, 32), (2, 3, 8, 8))
         """
         if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise InputError(
@@ -221,6 +228,15 @@ class LatentDiffusionModel:
         """Nearest codebook entry of each latent pixel, straight-through (section 3.2).
 
         The identity where there is no codebook.
+
+        Example:
+            >>> import torch
+            >>> from diffusers import VQModel
+            >>> from ld3m_min import LatentDiffusionPrior
+            >>> prior = LatentDiffusionPrior.from_diffusers(VQModel(scaling_factor=1.0))
+            >>> entries = prior.autoencoder.quantize.embedding.weight.sign_()  # 1 and -1
+            >>> prior.quantize(torch.full((1, 3, 2, 2), 0.25)).unique().tolist()
+            [1.0]
         """
         if not hasattr(self.autoencoder, "quantize"):
             return z
@@ -236,6 +252,14 @@ class LatentDiffusionModel:
 
         Raises:
             InputError: latents of another shape.
+
+        Example:
+            >>> from ld3m_min import LatentDiffusionPrior, load_data
+            >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+            >>> images = load_data("digits").test.float()[:8]
+            >>> error = (prior.decode(prior.encode(images)) - images).square().mean()
+            >>> f"PSNR {-10 * error.log10():.0f} dB"
+            'PSNR 40 dB'
         """
         if z.dim() != 4 or z.shape[1] != self.latent_channels:
             raise InputError(
@@ -257,6 +281,15 @@ class LatentDiffusionModel:
             z: latents at training step t.
             t: the training step of each.
             c: conditioning; None for an unconditional prior.
+
+        Example:
+            >>> import torch
+            >>> from ld3m_min import LatentDiffusionPrior
+            >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+            >>> z, c = torch.randn(1, 3, 8, 8), prior.class_conditioning(torch.tensor([5]))
+            >>> noise = prior.predict_noise(z, torch.tensor([999]), c)  # z is noise here
+            >>> f"{torch.cosine_similarity(noise.flatten(), z.flatten(), dim=0):.1f}"
+            '1.0'
         """
         assert self.denoiser is not None, "an autoencoder alone predicts no noise"
         taken = {} if self._condition is None else {self._condition.keyword: c}
@@ -277,6 +310,14 @@ class LatentDiffusionModel:
 
         Raises:
             InputError: the prior is unconditional, or labels of another shape, type or range.
+
+        Example:
+            >>> import torch
+            >>> from ld3m_min import LatentDiffusionPrior
+            >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+            >>> c = prior.class_conditioning(torch.tensor([1, 8, 1]))
+            >>> tuple(c.shape), len(c.unique(dim=0))
+            ((3, 1, 32), 2)
         """
         table = self._table()
         if labels.dim() != 1 or labels.dtype not in (torch.int64, torch.int32):
@@ -300,6 +341,14 @@ class LatentDiffusionModel:
 
         Raises:
             InputError: there is no null class.
+
+        Example:
+            >>> import torch
+            >>> from ld3m_min import LatentDiffusionPrior
+            >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+            >>> null = prior.null_conditioning(4)
+            >>> tuple(null.shape), len(null.unique(dim=0))
+            ((4, 1, 32), 1)
         """
         table = self._table()
         if not self.has_null:

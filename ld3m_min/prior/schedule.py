@@ -36,6 +36,12 @@ def alphas_cumprod(scheduler: Scheduler) -> Float64[Tensor, " N"]:
 
     Raises:
         InputError: an impossible number of steps, impossible betas, or none at all.
+
+    Example:
+        >>> from ld3m_min.prior import alphas_cumprod, ldm_scheduler
+        >>> alpha_bar = alphas_cumprod(ldm_scheduler())
+        >>> [round(alpha_bar[t].item(), 4) for t in (0, 500, 999)]
+        [0.9985, 0.1149, 0.0001]
     """
     config = scheduler.config
     n = checked_length(config.get("num_train_timesteps"))
@@ -99,6 +105,12 @@ def ldm_scheduler(**changes: object) -> DDIMScheduler:
 
     Args:
         **changes: fields of diffusers' `DDIMScheduler` that are other than that model's.
+
+    Example:
+        >>> from ld3m_min.prior import ldm_scheduler
+        >>> config = ldm_scheduler(num_train_timesteps=100).config
+        >>> config.num_train_timesteps, config.beta_schedule, config.prediction_type
+        (100, 'scaled_linear', 'epsilon')
     """
     values = {
         "num_train_timesteps": 1000,

@@ -36,6 +36,14 @@ class StyleGenerator(StyleModel):
 
     Arguments, attributes and what it computes (`map`, `features`, `output`, `synthesize`) are those
     of :class:`~ld3m_min.prior.style_model.StyleModel`.
+
+    Example:
+        >>> from ld3m_min.prior import StyleGenerator
+        >>> glad = StyleGenerator.from_pretrained("style-digits")
+        >>> glad.z_width, glad.num_ws, glad.num_layers, glad.size
+        (32, 9, 8, 32)
+        >>> glad.for_classes([3, 8]).class_count
+        2
     """
 
     _digest: tuple[object, str] | None = None  # of the synthesis, and the weights it belongs to
@@ -138,6 +146,12 @@ class StyleGenerator(StyleModel):
             FileNotFoundError: neither a shipped name nor a folder, and not to be had from the hub;
                 or a part is missing.
             InputError: the folder holds something else, a part is damaged, or does not fit.
+
+        Example:
+            >>> from ld3m_min.prior import StyleGenerator
+            >>> glad = StyleGenerator.from_pretrained("style-digits")
+            >>> glad.source, glad.dtype, len(glad.classes)
+            ('style-digits', torch.float32, 10)
         """
         found = find_prior(path_or_id, revision=revision, sha256=sha256)
         generator = cls._of(read_style(found.folder, found.source), found.source)
@@ -165,6 +179,15 @@ class StyleGenerator(StyleModel):
 
         Raises:
             InputTypeError: it came from elsewhere, see :meth:`from_stylegan`.
+
+        Example:
+            >>> from os import listdir
+            >>> from tempfile import TemporaryDirectory
+            >>> from ld3m_min.prior import StyleGenerator
+            >>> with TemporaryDirectory() as folder:
+            ...     StyleGenerator.from_pretrained("style-digits").save_pretrained(folder)
+            ...     sorted(listdir(folder))
+            ['generator', 'model_index.json']
         """
         if self.architecture is None:
             raise InputTypeError(

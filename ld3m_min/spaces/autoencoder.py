@@ -26,6 +26,15 @@ class AutoencoderSpace(Space):
         prior: whose autoencoder decodes.
         Z: latents to start from.
         plan: how gradients pass the decoder.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import LatentDiffusionPrior
+        >>> from ld3m_min.spaces import AutoencoderSpace
+        >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+        >>> space = AutoencoderSpace(prior, Z=torch.zeros(2, 3, 8, 8))
+        >>> tuple(space.images().shape)
+        (2, 3, 32, 32)
     """
 
     saves = ("Z",)
@@ -94,6 +103,14 @@ class AutoencoderBytesSpace(AutoencoderSpace):
 
     An image counts 3 H W bytes, 8-bit RGB; a latent code counts 4 bytes for each number, as it is
     learned and saved. The decoder, which all codes share, is not counted.
+
+    Example:
+        >>> from ld3m_min import LatentDiffusionPrior, preset
+        >>> from ld3m_min.spaces import AutoencoderBytesSpace
+        >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+        >>> config = preset("smoke", space="autoencoder-bytes")
+        >>> config.ipc, AutoencoderBytesSpace.per_class(config, prior)
+        (1, 4)
     """
 
     @classmethod

@@ -42,6 +42,13 @@ class Space:
         may_lack: those of them that are not always there.
         by_class: those of them that have a row for each class, not for each image; may be bytes.
         drawn: those of them that the seed of the set draws again.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.spaces import Space
+        >>> space = Space({"Z": torch.zeros(2, 3)}, {"noise": torch.ones(2, 3)})
+        >>> list(space.parameters), list(space.state())
+        (['Z'], ['Z', 'noise'])
     """
 
     needs_prior: ClassVar[bool] = True

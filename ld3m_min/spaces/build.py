@@ -60,6 +60,13 @@ def draw_initial_images(data: DataSplits, ipc: int, seed: int) -> InitialImages:
 
     Raises:
         InputError: a class has fewer than `ipc` images.
+
+    Example:
+        >>> from ld3m_min import load_data
+        >>> from ld3m_min.spaces import draw_initial_images
+        >>> images, labels = draw_initial_images(load_data("digits"), ipc=3, seed=0)
+        >>> tuple(images.shape), labels.tolist()[:6]
+        ((30, 3, 32, 32), [0, 0, 0, 1, 1, 1])
     """
     images: list[Tensor] = []
     labels: list[int] = []
@@ -95,6 +102,15 @@ def build_space(
     Raises:
         InputError: there is no prior where one is needed, it is of another kind, or it does not
             fit the images.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import LatentDiffusionPrior, preset
+        >>> from ld3m_min.spaces import build_space
+        >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+        >>> images, labels = torch.rand(2, 3, 32, 32), torch.tensor([3, 7])
+        >>> list(build_space(preset("smoke"), images, labels, prior).parameters)
+        ['Z', 'c']
     """
     space = SPACES[config.space]
     if space.needs_prior:

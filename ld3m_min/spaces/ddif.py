@@ -35,6 +35,15 @@ class DDiFSpace(Space):
 
     Raises:
         InputError: rows of another length.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import DistilConfig
+        >>> from ld3m_min.spaces import DDiFSpace
+        >>> config = DistilConfig(space="ddif")
+        >>> space = DDiFSpace(torch.zeros(2, 81), config)
+        >>> DDiFSpace.per_class(config), tuple(space.images().shape)
+        (37, (2, 3, 32, 32))
     """
 
     needs_prior = False

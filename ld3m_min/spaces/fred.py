@@ -35,6 +35,15 @@ class FreDSpace(Space):
 
     Raises:
         InputError: masks and coefficients do not fit each other.
+
+    Example:
+        >>> from ld3m_min import load_data, preset
+        >>> from ld3m_min.spaces import FreDSpace, draw_initial_images
+        >>> config, data = preset("smoke", space="fred"), load_data("digits")
+        >>> start = draw_initial_images(data, FreDSpace.per_class(config), seed=0)
+        >>> space = FreDSpace.build(config, start.images, start.labels, None)
+        >>> {name: tuple(x.shape) for name, x in space.state().items()}
+        {'coefficients': (20, 3, 512), 'masks': (10, 128)}
     """
 
     needs_prior = False

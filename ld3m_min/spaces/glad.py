@@ -155,7 +155,17 @@ class StyleSpace(Space):
 
 
 class WPlusSpace(StyleSpace):
-    """W+: the code of every layer is learned; arguments are those of :class:`StyleSpace`."""
+    """W+: the code of every layer is learned; arguments are those of :class:`StyleSpace`.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.prior import StyleGenerator
+        >>> from ld3m_min.spaces import WPlusSpace
+        >>> glad = StyleGenerator.from_pretrained("style-digits")
+        >>> w = glad.map(torch.randn(2, glad.z_width), torch.tensor([3, 7]))
+        >>> tuple(WPlusSpace(glad, w).images().shape)
+        (2, 3, 32, 32)
+    """
 
     saves = ("w",)
 
@@ -164,6 +174,15 @@ class FeatureSpace(StyleSpace):
     """F_n: features after a layer, and the codes of the later layers, are learned.
 
     Arguments are those of :class:`StyleSpace`.
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import preset, prior, spaces
+        >>> glad = prior.StyleGenerator.from_pretrained("style-digits")
+        >>> start, config = torch.zeros(1, 3, 32, 32), preset("smoke", space="glad-f")
+        >>> space = spaces.FeatureSpace.build(config, start, torch.tensor([3]), glad)
+        >>> {name: tuple(x.shape) for name, x in space.parameters.items()}
+        {'features': (1, 32, 16, 16), 'w': (1, 4, 64)}
     """
 
     saves = ("features", "w")

@@ -31,6 +31,15 @@ class LD3MSpace(Space):
         plan: how gradients pass the generator.
         learn_z: whether Z is learned (a row of table 4).
         learn_c: whether c is learned (a row of table 4).
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min import LatentDiffusionPrior, SamplerConfig, spaces
+        >>> prior = LatentDiffusionPrior.from_pretrained("digits")
+        >>> Z, c = torch.zeros(1, 3, 8, 8), prior.class_conditioning(torch.tensor([7]))
+        >>> space = spaces.LD3MSpace(prior, Z, c, Z, SamplerConfig(2), learn_c=False)
+        >>> list(space.parameters), list(space.constants), tuple(space.images().shape)
+        (['Z'], ['c', 'noise'], (1, 3, 32, 32))
     """
 
     saves = ("Z", "c", "noise")

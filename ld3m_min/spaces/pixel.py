@@ -17,6 +17,14 @@ class PixelSpace(Space):
     """The pixels themselves, kept in [0, 1] by projection.
 
     Arguments are those of :class:`~ld3m_min.spaces.base.Space`; the one parameter is "pixels".
+
+    Example:
+        >>> import torch
+        >>> from ld3m_min.spaces import PixelSpace
+        >>> space = PixelSpace({"pixels": torch.full((1, 3, 8, 8), 1.5)})
+        >>> space.project()
+        >>> space.images().max().item()
+        1.0
     """
 
     needs_prior = False
