@@ -21,19 +21,20 @@ def check_run_folder(out: StrPath) -> None:
         out: of the run; it need not exist.
 
     Raises:
-        InputError: it is no folder, or holds something of another kind under a name that the run
-            needs, or a page that no run of ours wrote.
+        InputError: it holds something of another kind under a name that the run needs, or a page
+            that no run of ours wrote.
+        OSError: it is no folder, or can't be one.
     """
     out = Path(out)
     try:
         if out.is_symlink() and not out.exists():
-            raise InputError(f"{out} is a link that leads nowhere; give the run another place")
+            raise NotADirectoryError(f"{out} is a link that leads nowhere; give another place")
         if not out.exists():
             return
     except OSError as error:
-        raise InputError(f"{out} can't be the run's folder: {error.strerror}") from error
+        raise OSError(f"{out} can't be the run's folder: {error.strerror or error}") from error
     if not out.is_dir():
-        raise InputError(f"{out} is no folder, and a run needs one; give it another place")
+        raise NotADirectoryError(f"{out} is no folder, and a run needs one; give another place")
     for name in FOLDERS:
         if (out / name).exists() and not (out / name).is_dir():
             raise InputError(

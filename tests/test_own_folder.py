@@ -161,6 +161,9 @@ def prior_of(folder, classes=(), *, denoiser=True, size=16):
     index |= {"unet": "UNet2DConditionModel"} if denoiser else {}
     (folder / "model_index.json").write_text(json.dumps(index))
     (folder / "vae" / "config.json").write_text(json.dumps({"sample_size": size}))
+    if denoiser:
+        (folder / "unet").mkdir()
+        (folder / "unet" / "config.json").write_text("{}")
     return folder
 
 
@@ -460,10 +463,12 @@ def test_a_prior_of_ones_own(pets, tmp_path, capsys):
         run(out)
 
 
-def test_a_page_that_cannot_be_written_breaks_nothing(pets, tmp_path):
+def test_a_page_that_cannot_be_written_breaks_nothing(pets, tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
     out = tmp_path / "run"
-    (out / "preview.html").mkdir(parents=True)
-    (out / "snapshots").write_text("a file in the folder's place")
+    monkeypatch.setattr(preview_module, "write_bytes", full)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run(pets, "--out", out, "--no-evaluate")

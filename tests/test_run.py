@@ -186,7 +186,7 @@ def test_refused_before_the_first_iteration(digits, tiny_prior, experts, tmp_pat
 
 
 def test_saved_sets_are_checked(digits, tiny_prior, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"set\.json does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"holds no set\.json"):
         SyntheticSet.load(tmp_path)
     made = random_real(small(), data=digits)
     made.save(tmp_path)

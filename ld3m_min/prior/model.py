@@ -227,7 +227,7 @@ class LatentDiffusionModel:
     def quantize(self, z: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
         """Nearest codebook entry of each latent pixel, straight-through (section 3.2).
 
-        The identity where there is no codebook.
+        Equal to an entry up to rounding; the identity where there is no codebook.
 
         Example:
             >>> import torch

@@ -160,7 +160,7 @@ def test_mistakes_are_code_2_and_one_line(warm, tmp_path):
             "no data set called 'nothing'",
         ),
         (["distil", "--preset", "smoke", "--prior", "../x", "--out", tmp_path], "no prior '../x'"),
-        (["evaluate", tmp_path], "set.json does not exist"),
+        (["evaluate", tmp_path], "it holds no set.json"),
         (["distil", "--preset", "tiny", "--out", tmp_path], "unknown preset 'tiny'"),
     ):
         ended = warm.run(*arguments)
