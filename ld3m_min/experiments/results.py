@@ -114,11 +114,10 @@ class Results:
         ends = real_images.worth_interval(self.real, accuracies, rng)
 
         def said(x: float) -> str:
-            return (
-                "below 1" if math.isnan(x) or x < 1 else f"> {known}" if x > known else f"{x:.1f}"
-            )
+            return "< 1" if math.isnan(x) or x < 1 else f"> {known}" if x > known else f"{x:.1f}"
 
-        return f"{said(n)} ({said(ends[0])} to {said(ends[1])})"
+        low, high = map(said, ends)
+        return said(n) if low == high else f"{said(n)} ({low} to {high})"
 
     def norm(self, cell: Cell, code: str = "Z") -> str:
         """Mean norm of a gradient over iterations and seeds, as text.

@@ -78,7 +78,7 @@ def test_worth_is_read_off_the_curve(found, tmp_path):
     write(tmp_path, "ddif", 0, 0.2)
     write(tmp_path, "fred", 0, 0.9)
     again = Results("digits", "evidence", tmp_path)
-    assert again.worth(again.cell("ddif", "DM")).startswith("below 1 (below 1")
+    assert again.worth(again.cell("ddif", "DM")).startswith("< 1")
     assert again.worth(again.cell("fred", "DM")).startswith("> 100 (> 100")
 
 
