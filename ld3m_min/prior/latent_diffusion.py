@@ -217,10 +217,11 @@ class LatentDiffusionPrior(LatentDiffusionModel):
 
         Example:
             >>> from ld3m_min import LatentDiffusionPrior
-            >>> LatentDiffusionPrior.from_compvis("cin256-v2.ckpt", "cin256-v2.yaml")
-            Traceback (most recent call last):
-                ...
-            FileNotFoundError: no checkpoint cin256-v2.ckpt
+            >>> try:  # the released files, where you have them
+            ...     LatentDiffusionPrior.from_compvis("cin256.ckpt", "cin256.yaml")
+            ... except FileNotFoundError as error:
+            ...     print(error)
+            no checkpoint cin256.ckpt
         """
         found = convert(checkpoint, config, ema=ema)
         prior = cls(
