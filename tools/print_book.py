@@ -13,9 +13,17 @@ FOOTER = (
     '<div style="font-size: 8px; width: 100%; text-align: center">'
     '<span class="pageNumber"></span></div>'
 )
-# paper has no folds: questions' answers are shown, checks of notebooks stay away
+# paper has no folds: the answers of questions are shown
 UNFOLD = "() => document.querySelectorAll('details.admonition').forEach((d) => { d.open = true; })"
 MATHS = "() => window.MathJax?.startup?.promise.then(() => true)"
+# what would be printed as it must not: pictures that are not there, formulas that were not set
+LACKING = """() => [
+    ...[...document.images].filter((i) => !i.complete || !i.naturalWidth).map((i) => i.src),
+    ...[...document.querySelectorAll('.math')].filter((m) => !m.querySelector('mjx-container'))
+        .map((m) => m.textContent)]"""
+
+# a listing, table or figure that fits on a page is not cut in two
+PRINTED = "div.highlight, pre, table, figure, .cell_input, .cell_output { break-inside: avoid; }"
 
 
 def print_book(page: Path, out: Path) -> None:
@@ -26,22 +34,28 @@ def print_book(page: Path, out: Path) -> None:
         out: the PDF.
 
     Raises:
-        SystemExit: there is no page, or no Chromium.
+        SystemExit: there is no page, or no Chromium, or a picture or formula is not to be seen.
     """
     chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
     if chromium is None:
         sys.exit(f"`make pdf` needs Chromium; none of {', '.join(BROWSERS)} is on the PATH")
     if not page.exists():
         sys.exit(f"{page} is missing: jupyter-book build . --builder singlehtml")
+    # its addresses are those of a page at the top, wherever the first chapter lies
+    top = page.parents[1] / "print.html"
+    shutil.copy(page, top)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         tab = browser.new_page(color_scheme="light")
         tab.set_default_timeout(0)
-        tab.goto(page.as_uri())
+        tab.goto(top.as_uri())
         tab.evaluate(MATHS)
         tab.evaluate(UNFOLD)
+        if lacking := tab.evaluate(LACKING):
+            sys.exit(f"{len(lacking)} pictures or formulas are not to be seen, first {lacking[:3]}")
+        tab.add_style_tag(content=PRINTED)
         tab.pdf(
-            path=out, format="A4", print_background=True, outline=True, tagged=True,
+            path=out, format="A4", scale=0.75, print_background=True, outline=True, tagged=True,
             display_header_footer=True, header_template="<span></span>", footer_template=FOOTER,
             margin={"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
         )  # fmt: skip
