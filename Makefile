@@ -77,8 +77,8 @@ test: $(STAMP)  ## everything that must hold: lint, types, unit tests, notebooks
 	$(STATIC)
 	@echo "==> 2/4 unit tests"
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest tests --ignore=tests/book/test_links.py -n auto --dist worksteal
-	@echo "==> 3/4 together: notebooks, outputs compared with the committed ones; building the book (minutes without a word)"
-	$(MAKE) -j2 --output-sync=target compare-notebooks build-book
+	@echo "==> 3/4 together: notebooks, outputs compared with the committed ones; building the book"
+	$(MAKE) -j2 compare-notebooks build-book
 	@echo "==> 4/4 the built book: links, pages, offline reading"
 	LD3M_BOOK=1 "$(BIN)/python" -m pytest tests/book/test_links.py tests/book/test_browser.py -n auto --dist worksteal
 	@echo "==> all passed"
