@@ -114,8 +114,8 @@ def test_memory_of_recomputed_steps_does_not_grow_with_T(tiny_prior):
             tiny_prior, settings(sampler=SamplerConfig(steps=T)), plan, matching=False
         ).peak_bytes
 
-    assert peak(PLANS["per-step"], 16) < 1.1 * peak(PLANS["per-step"], 2)
-    assert peak(PLANS["two-pass"], 16) < 1.1 * peak(PLANS["two-pass"], 2)
+    assert peak(PLANS["per-step"], 8) < 1.1 * peak(PLANS["per-step"], 2)
+    assert peak(PLANS["two-pass"], 8) < 1.1 * peak(PLANS["two-pass"], 2)
     grown = [peak(PLANS["one-pass"], T) for T in (2, 4, 8)]
     assert (grown[2] - grown[1]) == pytest.approx(2 * (grown[1] - grown[0]), rel=0.02)  # linear
 
@@ -162,9 +162,9 @@ def test_seconds_are_the_median_after_a_warm_up(monkeypatch):
 
 
 def test_the_fastest_plan_that_fits_is_chosen(tiny_prior, monkeypatch):
-    config = settings(plan=Plan(precision="bfloat16"))
+    config = settings(plan=Plan(precision="bfloat16"), sampler=SamplerConfig(steps=2))
     rows = list(forecasts(tiny_prior, config))
-    assert [r.name for r in rows] == list(ordered_plans(4))
+    assert [r.name for r in rows] == list(ordered_plans(2))
     assert {r.plan.precision for r in rows} == {"bfloat16"}
     # counted once is enough
     monkeypatch.setattr(fallback, "forecasts", lambda *args, **options: iter(rows))
