@@ -24,7 +24,6 @@ from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior, check_images
 from ld3m_min.prior.loading import AnyPrior, load_prior
 from ld3m_min.prior.on_images import PICTURE, is_of, on_images
 from ld3m_min.recipe import recipe
-from ld3m_min.run_folder import check_run_folder
 from ld3m_min.spaces.base import Space
 from ld3m_min.spaces.build import SPACES, build_space, check_kind, draw_initial_images
 from ld3m_min.synthetic import SyntheticSet
@@ -150,12 +149,10 @@ def rehearse(setup: Setup, out: Path) -> None:
         out: where the set will be written, as `out`/set.
 
     Raises:
-        InputError: the prior cannot make images of this size, the network cannot be built, or
-            something else stands in `out`.
+        InputError: the prior cannot make images of this size, or the network cannot be built.
         OSError: a set cannot be written.
     """
     config, data = setup.config, setup.data
-    check_run_folder(out)
     if isinstance(setup.prior, LatentDiffusionPrior):  # other spaces have looked at the size
         made = check_images(setup.prior, config.space, data.size)
         if made.shape[-2:] != (data.size, data.size):

@@ -143,7 +143,7 @@ def distil(
             lock = None
         else:
             work = out.absolute()  # whatever becomes of the working directory
-            check_run_folder(work)
+            check_run_folder(work)  # before anything is made there
             lock = held.enter_context(locked(work))
         setup = prepare(config, data, prior, device=device, progress=progress, class_map=class_map)
         rehearse(setup, work)
@@ -358,6 +358,8 @@ def _with_notes(made: SyntheticSet, place: Path) -> SyntheticSet:
         earlier = SyntheticSet.load(place)
     except (FileNotFoundError, InputError):
         return made
+    if earlier.recipe.get("data") != made.recipe["data"]:
+        return made  # a licence is one of the images that it was said of
     kept = {"licence"}
     if torch.equal(earlier.images(), made.images()):  # else they were of other images
         kept.add("evaluation")

@@ -11,7 +11,7 @@ from ld3m_min.set_files import check_place, is_index_file
 
 FOLDERS = ("checkpoints", "evaluation", "experts", "set", "snapshots")
 PAGES = ("preview.html", "report.html", "report.json")
-MARK = "ld3m_min"  # every page of ours names the package
+MARKS = ('name="generator" content="ld3m_min"', '"ld3m_min":')  # of pages, and of records
 
 
 def check_run_folder(out: StrPath) -> None:
@@ -64,6 +64,7 @@ def check_run_folder(out: StrPath) -> None:
 def _is_ours(page: Path) -> bool:
     """Whether a page or record names the package, as those of a run do."""
     try:
-        return MARK in page.read_text(encoding="utf-8")
+        said = page.read_text(encoding="utf-8")
     except (OSError, ValueError):
         return False
+    return any(mark in said for mark in MARKS)

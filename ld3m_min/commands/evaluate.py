@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ import tyro
 from ld3m_min.commands.command import Call, Command
 from ld3m_min.commands.options import LongOptions, begin
 from ld3m_min.config import ARCHITECTURES, EvalConfig
+from ld3m_min.data.listing import FOLDER
 from ld3m_min.data.loading import load_data
 from ld3m_min.data.subsets import SUBSETS
 from ld3m_min.errors import InputError
@@ -100,8 +102,10 @@ def _dataset(options: EvaluateOptions, synthetic: SyntheticSet) -> str:
     """
     if options.dataset is not None:
         return options.dataset
-    name = synthetic.config.dataset
-    if name in ("digits", "letters", *SUBSETS):
+    name, made_of = synthetic.config.dataset, synthetic.recipe.get("data") or {}
+    # a folder of one's own may be called as a data set is
+    own = str(made_of.get("source", "")).startswith(FOLDER)
+    if name in ("digits", "letters", *SUBSETS) and not own:
         return name
     raise InputError(
         f"the set was made of images called {name!r}, and only their folder says where they are; "
@@ -131,9 +135,9 @@ def run(call: Call[EvaluateOptions, EvalConfig]) -> None:
         out=options.out,
     )
     for a in result.accuracies:
-        # no accuracy lies outside, though Student's t of a few repeats may
-        low, high = (min(100.0, max(0.0, 100 * x)) for x in result.confidence_interval(a))
-        print(f"{a:10s} {100 * result.mean(a):5.1f} %   95 % interval {low:.1f} to {high:.1f}")
+        low, high = (100 * x for x in result.confidence_interval(a))
+        interval = "no interval" if math.isnan(low) else f"95 % interval {low:.1f} to {high:.1f}"
+        print(f"{a:10s} {100 * result.mean(a):5.1f} %   {interval}")
     if options.to_card:
         noted = synthetic.with_evaluation(result.accuracies, data=data.name, split=result.split)
         noted.save(options.folder)

@@ -14,6 +14,7 @@ from ld3m_min.data.images import SUFFIXES, ClassFolder, list_images
 from ld3m_min.errors import InputError
 from ld3m_min.io.text import shown
 
+FOLDER = "image folder"  # begins the source of what is read here, for records
 HELD_OUT = ("val", "val_folders", "validation", "valid")  # names of the folder beside train/
 
 
@@ -55,7 +56,7 @@ def listed(root: Path, test_fraction: float, bad: dict[Path, str]) -> Listed:
             cut = hold_out(parts[0], tenth, classes)
             parts = [cut.rest, cut.held, parts[1]]
         counts = _counts(listings[0], bad)
-        return Listed(Parts(*parts), classes, "image folder, split by its own folders", counts)
+        return Listed(Parts(*parts), classes, f"{FOLDER}, split by its own folders", counts)
     listing = _without(list_images(root, left_out=bad), bad)
     classes = tuple(_spelt(c.name) for c in listing)
     _check_classes(root, classes)
@@ -64,7 +65,7 @@ def listed(root: Path, test_fraction: float, bad: dict[Path, str]) -> Listed:
     )
     validation = hold_out(test.rest, tenth, classes)
     split = Parts(validation.rest, validation.held, test.held)
-    return Listed(split, classes, "image folder, a part held out", _counts(listing, bad))
+    return Listed(split, classes, f"{FOLDER}, a part held out", _counts(listing, bad))
 
 
 def _check_classes(root: Path, classes: Sequence[str]) -> None:

@@ -123,7 +123,7 @@ class EvalResult:
     def confidence_interval(
         self, architecture: str | None = None, level: float = 0.95
     ) -> tuple[float, float]:
-        """Student's t interval of the mean over repeats.
+        """Student's t interval of the mean over repeats, as far as it lies in [0, 1].
 
         Args:
             architecture: as for :meth:`values`.
@@ -144,7 +144,8 @@ class EvalResult:
         if len(v) < 2:
             return float("nan"), float("nan")
         half = stats.t.ppf((1 + level) / 2, len(v) - 1) * v.std(ddof=1) / math.sqrt(len(v))
-        return float(v.mean() - half), float(v.mean() + half)
+        low, high = np.clip([v.mean() - half, v.mean() + half], 0, 1)  # NaN stays NaN
+        return float(low), float(high)
 
 
 @ordinary_modes()

@@ -221,9 +221,8 @@ def _pipeline_networks(folder: Path, index: Mapping[str, Any]) -> dict[str, nn.M
         library = libraries.get(value[0]) or getattr(diffusers.pipelines, value[0], None)
         part = getattr(library, value[1], None)
         if isinstance(part, type) and issubclass(part, nn.Module):
-            own = {k: v for k, v in OPTIONS.items() if k != "low_cpu_mem_usage"}
-            if value[0] != "transformers":
-                own = OPTIONS
+            theirs = {k: v for k, v in OPTIONS.items() if k != "low_cpu_mem_usage"}
+            own = theirs if value[0] == "transformers" else OPTIONS
             networks[name] = loaded(part, folder / name, own)
     return networks
 

@@ -89,6 +89,8 @@ def test_the_readme_shows_what_the_records_say_ten_images_are_worth():
     cells = [found.cell(s, "DM") for s in systems] + [found.cell("class-mean", "none")]
     worth = [found.worth(c).split()[0] for c in cells]
     assert said and list(said.groups()) == worth
+    low, high = re.findall(r"\d+\.\d", found.worth(cells[0]))[1:]
+    assert f"(95 % interval {low} to {high})" in text
 
 
 def test_the_first_sentences_say_what_the_records_say():

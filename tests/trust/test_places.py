@@ -1,6 +1,7 @@
 """What stands in a run's place is never replaced, and what is wrong is said before the work."""
 
 import os
+import re
 import shutil
 import warnings
 
@@ -179,6 +180,30 @@ def test_evaluate_asks_for_the_images_of_a_folder(finished, pets):
         InputError, match=r"2 classes \(apple, bear\), the data 'digits' 10 classes"
     ):
         parsed(["evaluate", "smoke", str(finished / "set"), "--dataset", "digits"])()
+
+
+def test_a_folder_that_is_called_as_a_data_set_is_asked_for(tmp_path):
+    root = folder_of(tmp_path / "digits")
+    again(root, tmp_path / "run")
+    with pytest.raises(InputError, match="--dataset FOLDER"):
+        parsed(["evaluate", "smoke", str(tmp_path / "run" / "set")])()
+
+
+def test_a_licence_is_not_carried_to_other_images(pets, tmp_path):
+    other = folder_of(tmp_path / "others", seed=1)
+    distil(settings(), data=load(other), progress=False).with_licence("MIT").save(tmp_path / "set")
+    made = distil(settings(), data=load(pets), out=tmp_path, progress=False)
+    assert "licence" not in made.recipe
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_an_interval_lies_where_accuracies_do(finished, pets, capsys, repeats):
+    words = ["evaluate", "smoke", str(finished / "set"), "--dataset", str(pets)]
+    parsed([*words, "--architectures", "MLP", "ConvNet", "--repeats", str(repeats)])()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MLP")]
+    ends = [float(x) for x in re.findall(r"interval (\S+) to (\S+)", lines[0]) for x in x]
+    assert ("no interval" in lines[0]) == (repeats == 1) == (not ends)
+    assert all(0 <= x <= 100 for x in ends)
 
 
 @pytest.mark.parametrize(
