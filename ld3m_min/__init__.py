@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # what a type checker sees of the names that `__getattr__` lo
     from ld3m_min.config import EvalConfig as EvalConfig
     from ld3m_min.coresets import select as select
     from ld3m_min.data import load_data as load_data
+    from ld3m_min.evaluate import evaluate as evaluate
     from ld3m_min.networks import build_network as build_network
     from ld3m_min.presets import eval_preset as eval_preset
     from ld3m_min.presets import preset as preset
@@ -43,10 +44,12 @@ _HOME = {
     "SyntheticSet": "synthetic",
     "select": "coresets",
 }
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_HOME, "evaluate"]
 
 
 def __getattr__(name: str) -> object:  # loaded at first use: `import ld3m_min` costs nothing
+    if name == "evaluate":  # a package of the same name, which can be called like its function
+        return import_module(".evaluate", __name__)
     if name in _HOME:
         return getattr(import_module(f".{_HOME[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -65,7 +65,7 @@ def public():
             found[f"{name}.{path}"] = value
     once = {}
     for name, value in found.items():
-        if callable(value) and value not in once.values():
+        if callable(value) and not inspect.ismodule(value) and value not in once.values():
             once[name] = value
     return once
 

@@ -53,6 +53,15 @@ def test_training_on_real_images_beats_chance_and_repeats_differ(digits, real):
     assert evaluate(real, digits, ("ConvNet",), config=config, seed=1) != result
 
 
+def test_the_package_is_called_like_its_function(digits, real):
+    from ld3m_min import evaluate as package
+
+    config = EvalConfig(epochs=1, width=16, repeats=1)
+    assert package(real, digits, ("ConvNet",), config=config) == evaluate(
+        real, digits, ("ConvNet",), config=config
+    )
+
+
 def test_all_five_and_the_validation_split(digits, real):
     result = evaluate(
         real, digits, config=eval_preset("smoke", split="validation", epochs=1, repeats=1)
