@@ -104,6 +104,30 @@ class Warm:
         self._process.wait(timeout=60)
 
 
+def distil_command(algorithm, space, experts=None, iterations=4):
+    """The command line of a smoke distillation, given its folder."""
+    extra = ["--experts", experts] if algorithm == "MTT" else []
+    return lambda out: [
+        "distil",
+        "--preset",
+        "smoke",
+        "--algorithm",
+        algorithm,
+        "--space",
+        space,
+        "--iterations",
+        iterations,
+        "--out",
+        out,
+        *extra,
+    ]
+
+
+def experts_command(out):
+    """The command line of the smoke experts."""
+    return ["experts", "--preset", "smoke", "--out", out]
+
+
 def evaluate_command(folder, out, *architectures):
     """The command line of an evaluation that can go on where it stopped."""
     words = ["evaluate", folder, "--preset", "smoke", "--architectures", *architectures]

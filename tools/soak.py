@@ -34,7 +34,15 @@ from ld3m_min.io.environment import environment
 from ld3m_min.io.files import write_json
 from ld3m_min.synthetic import SyntheticSet
 from tests import faults
-from tests.killing import Warm, changes_of_files, content, evaluate_command, kill_series
+from tests.killing import (
+    Warm,
+    changes_of_files,
+    content,
+    distil_command,
+    evaluate_command,
+    experts_command,
+    kill_series,
+)
 
 ROOT, PROCESSES = Path(__file__).parents[1], 2
 
@@ -67,24 +75,6 @@ class Report:
             traceback.print_exc()
             tried, survived = at_stake, 0
         self.add(kind, tried, survived, time.monotonic() - began)
-
-
-def distillation(algorithm, space, experts, iterations=4):
-    extra = ["--experts", experts] if algorithm == "MTT" else []
-    return lambda out: [
-        "distil",
-        "--preset",
-        "smoke",
-        "--algorithm",
-        algorithm,
-        "--space",
-        space,
-        "--iterations",
-        iterations,
-        "--out",
-        out,
-        *extra,
-    ]
 
 
 def kills(warm, command, place, count, seed, text=False):
@@ -202,6 +192,116 @@ def fuzz(report):
         report.during(kind, job, count * hostile.LENGTH)
 
 
+class Soak:
+    """All the faults, two of the killed commands at a time.
+
+    Args:
+        place: an empty folder.
+        seed: of the moments of the kills.
+        count: kills of each of distillation, experts and evaluation.
+    """
+
+    def __init__(self, place, seed, count):
+        self.place, self.seed, self.count = place, seed, count
+        self.report, self.regions = Report(), {}
+        self._warm, self._jobs = queue.Queue(), []
+
+    def run(self):
+        """Try everything; the report then holds what was lost."""
+        os.environ["LD3M_CACHE"] = str(self.place / "cache")
+        for _ in range(PROCESSES):
+            self._warm.put(Warm())
+        self._prepare()
+        self._add_kills_at_random()
+        self._add_kills_at_changes()
+        with ThreadPoolExecutor(PROCESSES) as pool:
+            list(pool.map(lambda job: job(), self._jobs))
+        while not self._warm.empty():
+            self._warm.get().close()
+        self._damage_and_hostile_files()
+        fuzz(self.report)
+
+    def _folder(self, name):
+        (self.place / name).mkdir()
+        return self.place / name
+
+    def _prepare(self):
+        """What the commands start from: experts, a set of real images, a finished run."""
+        warm = self._warm.get()
+        self._once = distil_command("DM", "pixel", iterations=2)
+        for line in (
+            experts_command(self.place / "experts"),
+            distil_command("DM", "pixel", iterations=0)(self.place / "real"),
+            self._once(self.place / "once"),
+        ):
+            assert warm.run(*line).code == 0
+        self._finished = content(self.place / "once")
+        self._warm.put(warm)
+
+    def _add(self, kind, at_stake, work):
+        """A job, to be run with a warm process; `work` takes it and returns how many it tried."""
+
+        def run():
+            warm = self._warm.get()
+            try:
+                self.report.during(kind, lambda: work(warm), at_stake)
+            finally:
+                self._warm.put(warm)
+
+        self._jobs.append(run)
+
+    def _add_kills(self, kind, count, number, command, text=False):
+        """`count` kills of a command; `number` tells the draws of one job from another's."""
+        place, seed = self._folder(f"kills-{number}"), self.seed * 100 + number
+        self._add(kind, count, lambda warm: kills(warm, command, place, count, seed, text))
+
+    def _add_kills_at_random(self):
+        cells = [(a, s) for a in ALGORITHMS for s in SPACES]
+        each, third = -(-self.count // len(cells)), -(-self.count // 3)
+        for i, (algorithm, space) in enumerate(cells):
+            command = distil_command(algorithm, space, self.place / "experts")
+            self._add_kills("kills: distillation", each, i, command)
+        for i in range(3):
+            self._add_kills("kills: experts", third, 40 + i, experts_command)
+            self._add_kills("kills: evaluation", third, 50 + i, self._evaluate, text=True)
+        place, seed = self._folder("prior"), self.seed * 100 + 60
+        self._add("kills: training of a prior", 12, lambda w: prior_kills(w, place, 12, seed))
+
+    def _evaluate(self, out):
+        real = self.place / "real" / "set"
+        return evaluate_command(real, out, "ConvNet", "ViT", "AlexNet")
+
+    def _add_kills_at_changes(self):
+        once, finished = self._once, self._finished
+        for first in (0, 1):
+            place = self._folder(f"changes-{first}")
+            self._add(
+                "kills at changes of files",
+                50,
+                lambda w, place=place, first=first: every_change(w, once, place, first, finished),
+            )
+        self._add(
+            "kills while a set is replaced",
+            20,
+            lambda w: every_change(w, once, self.place, 0, finished, folder=self.place / "once"),
+        )
+
+    def _damage_and_hostile_files(self):
+        draws, during = random.Random(self.seed), self.report.during
+
+        def checkpoints():
+            self.regions = damage(self.place)
+            return sum(self.regions.values())
+
+        def pictures():
+            return faults.broken_pictures(self._folder("pictures"), draws, 6000)[0]
+
+        during("damaged checkpoints", checkpoints, 1000)
+        during("mutated pictures", pictures, 6000)
+        during("malformed pictures and folders, named", malformed_tests, 30)
+        during("hostile archives", lambda: faults.try_archives(self._folder("archives")), 50)
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
@@ -209,131 +309,25 @@ def main():
         "--kills", type=int, default=54, help="of each of distillation, experts and evaluation"
     )
     options.add_argument("--record", type=Path, default=RECORDS / "soak.json")
-    given = options.parse_args()
-    began, report, warm = time.monotonic(), Report(), queue.Queue()
-    for _ in range(PROCESSES):
-        warm.put(Warm())
-
+    given, began = options.parse_args(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ld3m-soak-") as scratch:
-        place = Path(scratch)
-        os.environ["LD3M_CACHE"] = str(place / "cache")
-        first = warm.get()
-        assert first.run("experts", "--preset", "smoke", "--out", place / "experts").code == 0
-        assert first.run(*distillation("DM", "pixel", None, 0)(place / "real")).code == 0
-        once = distillation("DM", "pixel", None, 2)
-        assert first.run(*once(place / "once")).code == 0
-        finished = content(place / "once")
-        warm.put(first)
-        jobs = []
-
-        def job(kind, at_stake, work):
-            def run():
-                mine = warm.get()
-                try:
-                    report.during(kind, lambda: work(mine), at_stake)
-                finally:
-                    warm.put(mine)
-
-            jobs.append(run)
-
-        def folder(name):
-            (place / name).mkdir()
-            return place / name
-
-        each = -(-given.kills // 9)
-        for i, (a, s) in enumerate((a, s) for a in ALGORITHMS for s in SPACES):
-            job(
-                "kills: distillation",
-                each,
-                lambda w, a=a, s=s, i=i: kills(
-                    w,
-                    distillation(a, s, place / "experts"),
-                    folder(f"{a}-{s}"),
-                    each,
-                    given.seed * 100 + i,
-                ),
-            )
-        third = -(-given.kills // 3)
-        for i in range(3):
-            job(
-                "kills: experts",
-                third,
-                lambda w, i=i: kills(
-                    w,
-                    lambda out: ["experts", "--preset", "smoke", "--out", out],
-                    folder(f"x{i}"),
-                    third,
-                    given.seed * 100 + 20 + i,
-                ),
-            )
-            job(
-                "kills: evaluation",
-                third,
-                lambda w, i=i: kills(
-                    w,
-                    lambda out: evaluate_command(
-                        place / "real" / "set", out, "ConvNet", "ViT", "AlexNet"
-                    ),
-                    folder(f"e{i}"),
-                    third,
-                    given.seed * 100 + 30 + i,
-                    text=True,
-                ),
-            )
-        job(
-            "kills: training of a prior",
-            12,
-            lambda w: prior_kills(w, folder("prior"), 12, given.seed * 100 + 40),
-        )
-        for i in (0, 1):
-            job(
-                "kills at changes of files",
-                50,
-                lambda w, i=i: every_change(w, once, folder(f"changes{i}"), i, finished),
-            )
-        job(
-            "kills while a set is replaced",
-            20,
-            lambda w: every_change(w, once, place, 0, finished, folder=place / "once"),
-        )
-        with ThreadPoolExecutor(PROCESSES) as pool:
-            list(pool.map(lambda run: run(), jobs))
-        while not warm.empty():
-            warm.get().close()
-
-        regions = {}
-        draws = random.Random(given.seed)
-        report.during(
-            "damaged checkpoints",
-            lambda: regions.update(damage(place)) or sum(regions.values()),
-            1000,
-        )
-        report.during(
-            "mutated pictures",
-            lambda: faults.broken_pictures(folder("pictures"), draws, 6000)[0],
-            6000,
-        )
-        report.during("malformed pictures and folders, named", malformed_tests, 30)
-        report.during("hostile archives", lambda: faults.try_archives(folder("archives")), 50)
-        fuzz(report)
-
-    seconds = round(time.monotonic() - began)
-    lost = {
-        k: r["tried"] - r["survived"] for k, r in report.rows.items() if r["tried"] != r["survived"]
-    }
+        soak = Soak(Path(scratch), given.seed, given.kills)
+        soak.run()
+    rows, seconds = soak.report.rows, round(time.monotonic() - began)
     write_json(
         given.record,
         {
             "schema": 1,
             "seed": given.seed,
             "processes": PROCESSES,
-            "faults": report.rows,
-            "regions": regions,
+            "faults": rows,
+            "regions": soak.regions,
             "seconds": seconds,
             "environment": environment("cpu"),
         },
     )
-    tried, survived = (sum(r[k] for r in report.rows.values()) for k in ("tried", "survived"))
+    tried, survived = (sum(r[k] for r in rows.values()) for k in ("tried", "survived"))
+    lost = {k: r["tried"] - r["survived"] for k, r in rows.items() if r["tried"] != r["survived"]}
     print(
         f"\n{survived:,} of {tried:,} faults survived in {seconds / 60:.1f} minutes "
         f"(seed {given.seed}); lost: {lost or 'nothing'}; record in {given.record.name}"

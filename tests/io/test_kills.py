@@ -11,7 +11,14 @@ import sys
 
 import pytest
 
-from tests.killing import Warm, content, evaluate_command, kill_series
+from tests.killing import (
+    Warm,
+    content,
+    distil_command,
+    evaluate_command,
+    experts_command,
+    kill_series,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
 SEED = 20260305
@@ -27,7 +34,7 @@ def warm():
 @pytest.fixture(scope="module")
 def trained(warm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kills") / "experts"
-    ended = warm.run("experts", "--preset", "smoke", "--out", folder)
+    ended = warm.run(*experts_command(folder))
     assert ended.code == 0, ended.output
     return folder, ended.seconds
 
@@ -42,29 +49,11 @@ def experts_seconds(trained):
     return trained[1]
 
 
-def distil(algorithm, space, experts=None, iterations=4):
-    extra = ["--experts", experts] if algorithm == "MTT" else []
-    return lambda out: [
-        "distil",
-        "--preset",
-        "smoke",
-        "--algorithm",
-        algorithm,
-        "--space",
-        space,
-        "--iterations",
-        iterations,
-        "--out",
-        out,
-        *extra,
-    ]
-
-
 @pytest.mark.parametrize(
     "algorithm, space", [("DC", "pixel"), ("DM", "ld3m"), ("MTT", "autoencoder")]
 )
 def test_distillation_killed_at_random(warm, experts, tmp_path, algorithm, space):
-    command = distil(algorithm, space, experts)
+    command = distil_command(algorithm, space, experts)
     whole = warm.run(*command(tmp_path / "whole"))
     assert whole.code == 0, whole.output
     kills, finished = kill_series(
@@ -84,7 +73,7 @@ def test_killed_at_changes_of_files(warm, tmp_path):
 
     Every second time a file is torn, as when the power fails.
     """
-    command = distil("DM", "pixel", iterations=2)
+    command = distil_command("DM", "pixel", iterations=2)
     assert warm.run(*command(tmp_path / "whole")).code == 0
     wanted = content(tmp_path / "whole")
     for n in range(0, 90, 9):
@@ -96,20 +85,23 @@ def test_killed_at_changes_of_files(warm, tmp_path):
 
 
 def test_experts_killed_at_random(warm, experts, experts_seconds, tmp_path):
-    def command(out):
-        return ["experts", "--preset", "smoke", "--out", out]
-
     draws = random.Random(SEED)
     assert (
         kill_series(
-            warm, command, tmp_path, content(experts), kills=3, draws=draws, seconds=experts_seconds
+            warm,
+            experts_command,
+            tmp_path,
+            content(experts),
+            kills=3,
+            draws=draws,
+            seconds=experts_seconds,
         )[0]
         == 3
     )
 
 
 def test_evaluation_killed_at_random(warm, tmp_path):
-    assert warm.run(*distil("DM", "pixel", iterations=0)(tmp_path / "real")).code == 0
+    assert warm.run(*distil_command("DM", "pixel", iterations=0)(tmp_path / "real")).code == 0
 
     def command(out):
         return evaluate_command(tmp_path / "real" / "set", out, "ConvNet", "ViT")
@@ -133,7 +125,7 @@ def test_evaluation_killed_at_random(warm, tmp_path):
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75), (signal.SIGHUP, 129)],
 )
 def test_a_signal_saves_and_leaves_with_its_code(warm, tmp_path, number, code):
-    command = distil("DM", "pixel", iterations=500)
+    command = distil_command("DM", "pixel", iterations=500)
     ended = warm.run(*command(tmp_path), once=tmp_path / "checkpoints" / "step-*", number=number)
     assert ended.code == code, ended.output
     assert (
@@ -145,7 +137,7 @@ def test_a_signal_saves_and_leaves_with_its_code(warm, tmp_path, number, code):
 
 
 def test_a_deadline_is_code_75_and_each_start_gets_on(warm, tmp_path):
-    command = distil("DM", "pixel", iterations=3)
+    command = distil_command("DM", "pixel", iterations=3)
     whole = tmp_path / "whole"
     assert warm.run(*command(whole)).code == 0
     codes = [warm.run(*command(tmp_path / "parts"), "--max-seconds", 0).code for _ in range(3)]
@@ -173,7 +165,7 @@ def test_giving_up_survives_a_restart(warm, tmp_path):
 
     A run that gave up gives up again, with its last good state untouched.
     """
-    command = [*distil("DM", "pixel", iterations=40)(tmp_path)]
+    command = [*distil_command("DM", "pixel", iterations=40)(tmp_path)]
     first = warm.run(*command, poison="nan_images")
     assert (
         first.code == 2
