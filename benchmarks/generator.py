@@ -12,8 +12,8 @@ import torch
 
 from ld3m_min.backprop import Plan, generate_with_plan, ordered_plans
 from ld3m_min.io.environment import environment, peak_memory
+from ld3m_min.planner.backend import low_products_pay
 from ld3m_min.planner.counter import Counter
-from ld3m_min.planner.engine import low_products_pay
 from ld3m_min.planner.forecast import codes, forecast, weights_of
 from ld3m_min.planner.machine import SHARE, device_bytes
 from ld3m_min.planner.seconds import probe, seconds_of, synchronise

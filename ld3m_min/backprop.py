@@ -22,7 +22,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from ld3m_min.engines import Prepared, prepared
+from ld3m_min.backends import Prepared, prepared
 from ld3m_min.errors import InputError
 from ld3m_min.frozen import FrozenPrior
 from ld3m_min.io.values import checked
@@ -66,7 +66,7 @@ class Plan:
         auto: let :func:`ld3m_min.planner.fallback.choose` say what is recomputed; precision, format
             and compilation stay as given.
         probe: let a probe of this machine say precision and compilation, by trying them. Another
-            machine may go on with another engine, which is the same up to rounding.
+            machine may go on with another backend, which is the same up to rounding.
 
     Raises:
         InputError: a value out of range, or values that do not go together.
@@ -87,7 +87,7 @@ class Plan:
     probe: bool = False
 
     @property
-    def engine(self) -> dict[str, str | bool]:
+    def backend(self) -> dict[str, str | bool]:
         """How the networks are run, whatever is recomputed, by the names of the fields."""
         if self.probe:
             return {"probe": True}
@@ -219,11 +219,11 @@ def _verified(
     c: Tensor | None = None,
     config: SamplerConfig | None = None,
 ) -> FrozenPrior | Prepared:
-    """The prior as a plan runs it, its engine verified for the batches that will pass it.
+    """The prior as a plan runs it, its backend verified for the batches that will pass it.
 
     Args:
         prior: frozen.
-        plan: names the engine and the size of the batches.
+        plan: names the backend and the size of the batches.
         Z: latents.
         c: conditioning codes, or None.
         config: settings of the sampler; None where only the decoder is run.

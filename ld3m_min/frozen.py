@@ -1,4 +1,4 @@
-"""What a frozen network is run by: an engine, and the network in that engine's precision."""
+"""What a frozen network is run by: a backend, and the network in that backend's precision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-class Engine(NamedTuple):
+class Backend(NamedTuple):
     """How a network is run.
 
     Attributes:
@@ -34,12 +34,12 @@ class Engine(NamedTuple):
     compile: str
 
 
-PLAIN = Engine("float32", False, "off")
+PLAIN = Backend("float32", False, "off")
 
 
 @runtime_checkable
-class EnginePlan(Protocol):
-    """What an engine reads of a :class:`~ld3m_min.backprop.Plan`."""
+class BackendPlan(Protocol):
+    """What a backend reads of a :class:`~ld3m_min.backprop.Plan`."""
 
     @property
     def precision(self) -> str:
@@ -59,7 +59,7 @@ class EnginePlan(Protocol):
 
 
 class FrozenPrior(Prior, Protocol):
-    """What an engine needs of a prior; `ld3m_min.prior` has the real one."""
+    """What a backend needs of a prior; `ld3m_min.prior` has the real one."""
 
     @property
     def autoencoder(self) -> Any:  # a model of diffusers, which ships no types
@@ -86,7 +86,7 @@ class FrozenPrior(Prior, Protocol):
 
 @dataclass(frozen=True)
 class Network:
-    """A network of a :class:`~ld3m_min.engines.Prepared`.
+    """A network of a :class:`~ld3m_min.backends.Prepared`.
 
     Attributes:
         holder: the prior that holds it.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from ld3m_min.backends import backend_of
 from ld3m_min.config import DistilConfig, own_settings
 from ld3m_min.data.splits import DataSplits
-from ld3m_min.engines import engine_of
 from ld3m_min.frozen import PLAIN
 from ld3m_min.prior.class_matching import ClassMatching
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
@@ -36,7 +36,7 @@ def identity(
     content = {"data": data.train.digest, "mean": list(data.mean), "std": list(data.std)}
     if prior is not None:
         content["prior"] = prior.digest
-    return values | {"plan": config.plan.engine, "content": content}
+    return values | {"plan": config.plan.backend, "content": content}
 
 
 def recipe(
@@ -73,7 +73,7 @@ def recipe(
         },
         "prior": None,
         "plan": None,
-        "engine": None,
+        "backend": None,
         "seconds": round(seconds, 2),
     }
     if prior is not None:
@@ -86,8 +86,8 @@ def recipe(
             "bytes": shared,  # as float32
         }
         plain = {"synthesis": PLAIN._asdict()}
-        engine = engine_of(prior, plan) if isinstance(prior, LatentDiffusionPrior) else plain
-        made |= {"plan": asdict(plan), "engine": engine}
+        backend = backend_of(prior, plan) if isinstance(prior, LatentDiffusionPrior) else plain
+        made |= {"plan": asdict(plan), "backend": backend}
     if space.notes:
         made["start"] = space.notes
     return made

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor2_0
 
+from ld3m_min.backends import prepared
 from ld3m_min.backprop import (
     AUTO,
     ONE_PASS,
@@ -18,7 +19,6 @@ from ld3m_min.backprop import (
     generate_with_plan,
     ordered_plans,
 )
-from ld3m_min.engines import prepared
 from ld3m_min.networks import build_network
 from ld3m_min.planner.counter import Counter
 from ld3m_min.prior import LatentDiffusionPrior

@@ -164,7 +164,7 @@ def test_random_is_what_a_distillation_starts_from(digits, seed, ipc):
     assert torch.equal(made.pixels, real.pixels) and torch.equal(made.labels, real.labels)
     assert torch.equal(made.pixels, draw_initial_images(digits, ipc, seed).images)
     assert made.recipe.keys() == real.recipe.keys() | {"selection"}
-    for part in ("normalisation", "data", "prior", "plan", "engine"):
+    for part in ("normalisation", "data", "prior", "plan", "backend"):
         assert made.recipe[part] == real.recipe[part]
 
 

@@ -35,11 +35,11 @@ from ld3m_min.prior.presets import prior_preset
 from ld3m_min.report import preview as preview_module
 from ld3m_min.report.accuracy import ALL, DISTILLED, NETWORKS, RANDOM, Judged
 from ld3m_min.report.advice import next_steps, trend
-from ld3m_min.report.course import moments
 from ld3m_min.report.html import plain
 from ld3m_min.report.plots import running_mean
 from ld3m_min.report.preview import Preview
 from ld3m_min.report.report import Run, trust, verdict, write_report
+from ld3m_min.report.snapshots import moments
 from ld3m_min.report.words import duration, size_of
 from ld3m_min.run import Progress
 from ld3m_min.spaces.base import Space

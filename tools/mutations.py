@@ -141,10 +141,10 @@ MUTATIONS = (
         ("test_class_matching",),
     ),
     Mutation(
-        "engines: what is wrong is noticed",
+        "backends: what is wrong is noticed",
         "if not deviation <= ROUNDING[self.ran[name].precision]:",
         "if False:",
-        ("test_engines",),
+        ("test_backends",),
     ),
     Mutation(
         "seeds: of an iteration",

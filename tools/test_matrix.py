@@ -23,7 +23,7 @@ NUMERIC = (
     "losses",
     "sampler",
     "backprop",
-    "engines",
+    "backends",
     "networks",
     "experts",
     "evaluate",

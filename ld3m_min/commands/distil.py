@@ -96,7 +96,7 @@ def _say_unused(made: DistilConfig, given: Mapping[str, Any], options: DistilOpt
 def _check_plan(plan: Mapping[str, Any]) -> None:
     """Refuse what `--plan.auto` would choose otherwise, and so ignore."""
     chosen = Plan()
-    kept = {*chosen.engine, "auto", "probe"}
+    kept = {*chosen.backend, "auto", "probe"}
     ignored = [k for k, v in to_dict(chosen).items() if k not in kept and plan[k] != v]
     if plan["auto"] and ignored:
         raise InputError(

@@ -27,9 +27,9 @@ from ld3m_min.own_folder import Choice, choose
 from ld3m_min.presets import eval_preset, preset
 from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.report.accuracy import DISTILLED, NETWORKS, Judged, judge
-from ld3m_min.report.course import Course, snapshots
 from ld3m_min.report.preview import Preview
 from ld3m_min.report.report import Run, verdict, write_report
+from ld3m_min.report.snapshots import SnapshotKeeper, snapshots
 from ld3m_min.report.watch import Watch
 from ld3m_min.run import distil
 from ld3m_min.run_folder import check_run_folder
@@ -179,8 +179,8 @@ def _distilled(
     said: ClassMap,
 ) -> SyntheticSet:
     config, options = call.config, call.options
-    course = Course(out / "snapshots", config.iterations, len(data.classes))
-    watch = Watch(config.iterations, preview, course, say, options.device)
+    keeper = SnapshotKeeper(out / "snapshots", config.iterations, len(data.classes))
+    watch = Watch(config.iterations, preview, keeper, say, options.device)
     experts = options.experts
     if config.algorithm == "MTT" and experts is None:
         experts = Path("runs") / experts_name(config, data)

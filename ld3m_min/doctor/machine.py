@@ -162,7 +162,7 @@ def memory() -> Check:
 
 def low_precision() -> Check:
     """Whether bfloat16 is faster than float32 on this processor."""
-    from ld3m_min.planner.engine import low_products_pay
+    from ld3m_min.planner.backend import low_products_pay
 
     if low_products_pay():
         return Check("bfloat16", "faster than float32 here: --plan.precision bfloat16 pays")

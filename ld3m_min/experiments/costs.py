@@ -125,7 +125,7 @@ class Costs:
             return Cost(float(read_json(file)["seconds"]), memory, disk, measured=True)
         if on_gpu:
             return Cost(self._seconds(found, "prior", on_gpu), HOST, disk, measured=False)
-        # larger images are trained on in other engines: priors of the same size say more
+        # larger images are trained in other ways: priors of the same size say more
         timed = self._prior_speeds
         alike = [speed for other, speed in timed.items() if _side(other) == _side(name)]
         speed = median(alike) if alike else self.speeds["prior"]

@@ -36,7 +36,7 @@ from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.run import Progress, distil
 from ld3m_min.synthetic import SyntheticSet
 
-SNAPSHOTS = "course"  # folder of a run, and end of a picture's name; records name it so
+SNAPSHOTS = "snapshots"  # folder of a run, and end of a picture's name
 SEEDS_APART = 1000  # between the draws of one seed and those of the next
 
 

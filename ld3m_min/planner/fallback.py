@@ -9,7 +9,7 @@ import torch
 
 from ld3m_min.backprop import Plan
 from ld3m_min.config import DistilConfig
-from ld3m_min.planner.engine import probed
+from ld3m_min.planner.backend import probed
 from ld3m_min.planner.forecast import Forecast, forecast, forecasts
 from ld3m_min.planner.machine import SHARE, device_bytes
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
@@ -67,7 +67,7 @@ class FallbackPlans:
     Args:
         prior: on any device; not touched.
         config: `config.plan` with `probe` is replaced by what
-            :func:`~ld3m_min.planner.engine.probed` finds, and with `auto` by what :func:`choose`
+            :func:`~ld3m_min.planner.backend.probed` finds, and with `auto` by what :func:`choose`
             finds.
         device: where the run is.
         classes: of the data; None takes the prior's.

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ld3m_min.backends import Prepared, prepared
 from ld3m_min.backprop import Plan, decode_with_plan, generate_with_plan, ordered_plans
 from ld3m_min.config import DistilConfig
 from ld3m_min.data.dataset import ImageDataset
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.distillers import DISTILLERS
-from ld3m_min.engines import Prepared, prepared
 from ld3m_min.networks import build_network
 from ld3m_min.planner.counter import Counter, fused_attention, on_meta
 from ld3m_min.planner.phases import Phases, phases_of

@@ -67,7 +67,7 @@ def finish_fine_tuning(
         "trained": tuned.trained,
         "codes": tuned.codes,
         "criteria": {"before": tuned.before, "after": tuned.after},
-        "course": tuned.course,
+        "history": tuned.history,
         "quality": asdict(quality),
     }
     write_json(records / f"prior-{config.name}-seed{config.seed}.json", record)

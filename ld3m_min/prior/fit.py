@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ld3m_min.engines import compile_part
+from ld3m_min.backends import compile_part
 from ld3m_min.errors import NotFinite
 from ld3m_min.io.checkpoints import Checkpoint, Checkpointer
 from ld3m_min.io.files import write_bytes

@@ -50,7 +50,7 @@ class FineTuned:
         prior: with the averaged weights; its autoencoder is that of before.
         before: what :func:`measure_criteria` says of the prior that it started from.
         after: and of this one.
-        course: the noise loss and the criteria of each step, by the names of `LOGGED`; None where
+        history: the noise loss and the criteria of each step, by the names of `LOGGED`; None where
             there was nothing to compare with.
         trained: how many numbers were trained.
         codes: digest of the latents that were remembered in place of real ones; None for real ones.
@@ -59,7 +59,7 @@ class FineTuned:
     prior: LatentDiffusionPrior
     before: dict[str, float]
     after: dict[str, float]
-    course: dict[str, list[float | None]]
+    history: dict[str, list[float | None]]
     trained: int
     codes: str | None = None
 
@@ -118,7 +118,7 @@ class FineTuningLoss:
         for name, kept in (("log", self.log), ("before", self.before)):
             kept.copy_(found[name])
 
-    def course(self) -> dict[str, list[float | None]]:
+    def history(self) -> dict[str, list[float | None]]:
         """The log, by name."""
         columns = zip(LOGGED, self.log.T.tolist(), strict=True)
         return {k: [None if math.isnan(x) else round(x, 5) for x in v] for k, v in columns}
@@ -195,7 +195,7 @@ def fine_tune(
     after = measure_criteria(tuned, latents, labels, config)
     remembered = None if codes is None else codes.digest
     return FineTuned(
-        tuned, _named(loss.before), _named(after), loss.course(), sum(sizes), remembered
+        tuned, _named(loss.before), _named(after), loss.history(), sum(sizes), remembered
     )
 
 

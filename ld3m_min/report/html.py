@@ -29,8 +29,8 @@ figure { margin: 0 }
 .images { display: flex; flex-wrap: wrap; gap: .5rem; align-items: flex-end }
 .images img { width: clamp(4.5rem, 18vw, 8rem); height: auto; image-rendering: pixelated;
   display: block; border: 1px solid var(--line) }
-.course { flex-wrap: nowrap; overflow-x: auto; padding-bottom: .4rem }
-.course img { width: 5.5rem } .course figcaption { text-align: center }
+.snapshots { flex-wrap: nowrap; overflow-x: auto; padding-bottom: .4rem }
+.snapshots img { width: 5.5rem } .snapshots figcaption { text-align: center }
 .pair { display: flex; flex-wrap: wrap; gap: .5rem 2rem }
 .wide { overflow-x: auto } .wide > img { max-width: 100%; height: auto }
 svg { max-width: 100%; height: auto; display: block }

@@ -17,10 +17,10 @@ from ld3m_min.data.splits import DataSplits
 from ld3m_min.io.files import write_bytes
 from ld3m_min.report.accuracy import ALL, DISTILLED, NETWORKS, RANDOM, Interval, Judged
 from ld3m_min.report.advice import next_steps
-from ld3m_min.report.course import Snapshot
 from ld3m_min.report.html import facts, figure, image, name, page, plain, prose, table
 from ld3m_min.report.pictures import pngs
 from ld3m_min.report.plots import SMOOTHED, bars, lines
+from ld3m_min.report.snapshots import Snapshot
 from ld3m_min.report.words import duration, percent, size_of
 from ld3m_min.synthetic import SyntheticSet
 
@@ -172,9 +172,9 @@ def _learning(run: Run) -> Iterator[str]:
         )
         listed = ", ".join(map(name, names))
         yield f"<p>After so many iterations; downwards {listed}:</p>"
-        yield f'<div class="images course">{columns}</div>'
+        yield f'<div class="images snapshots">{columns}</div>'
     if len(history) < 2:
-        yield f"<p>{len(history)} iterations: there is no course to draw.</p>"
+        yield f"<p>{len(history)} iterations: too few for a curve.</p>"
         return
     losses = [h.get("loss") for h in history]
     known_losses = [x for x in losses if x is not None and math.isfinite(x)]

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from statistics import median
 
 from ld3m_min.io.environment import peak_memory
-from ld3m_min.report.course import Course
 from ld3m_min.report.plots import warm_up
 from ld3m_min.report.preview import Preview
+from ld3m_min.report.snapshots import SnapshotKeeper
 from ld3m_min.report.words import duration, size_of
 from ld3m_min.run import Progress
 
@@ -23,7 +23,7 @@ class Watch:
     Args:
         iterations: of the whole run.
         preview: the page of the run.
-        course: its snapshots.
+        keeper: of its snapshots.
         say: prints a line.
         device: whose memory is asked for.
     """
@@ -32,11 +32,11 @@ class Watch:
         self,
         iterations: int,
         preview: Preview,
-        course: Course,
+        keeper: SnapshotKeeper,
         say: Callable[[str], None],
         device: str = "cpu",
     ) -> None:
-        self._iterations, self._preview, self._course = iterations, preview, course
+        self._iterations, self._preview, self._keeper = iterations, preview, keeper
         self._say, self._device = say, device
         self._began = time.monotonic()
         self._times: list[float] = []
@@ -55,7 +55,7 @@ class Watch:
         self._seen += 1
         if self._seen == MEASURED:
             self._say(self._forecast(progress.iteration + 1))
-        self._preview.guard(lambda: self._course.keep(progress))
+        self._preview.guard(lambda: self._keeper.keep(progress))
         left = self._iterations - progress.iteration - 1
         recent = self._times[-RECENT:]
         self._preview.show(progress, left * median(recent) if recent else None)

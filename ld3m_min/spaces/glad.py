@@ -221,7 +221,7 @@ def _plan(plan: Plan) -> Plan:
     """A memory plan as this space runs it: so many images at a time, in one pass or two.
 
     Raises:
-        InputError: it asks for an engine that this generator is not run by.
+        InputError: it asks for a backend that this generator is not run by.
     """
     if plan.precision != "float32" or plan.compile != "off" or plan.channels_last:
         raise InputError(

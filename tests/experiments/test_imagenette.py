@@ -254,8 +254,10 @@ def test_a_cell_of_images_becomes_a_record(made, tmp_path, monkeypatch):
         norms = record[f"grad_{code}"]
         assert len(norms) == 2 and all(g > 0 for g in norms)
     assert (tmp_path / "r" / f"{cell.name}.png").exists()
-    course = Image.open(tmp_path / "r" / f"{cell.name}-course.png")  # drawn by the prior throughout
-    assert course.size == (2 * 32, 32)
+    snapshots = Image.open(
+        tmp_path / "r" / f"{cell.name}-snapshots.png"
+    )  # drawn by the prior throughout
+    assert snapshots.size == (2 * 32, 32)
     assert (
         record["data"]["files"] == "PNG, 24 x 24 px" and record["cell"]["variant"] == "random-prior"
     )
@@ -300,7 +302,7 @@ def test_every_system_at_64_px_becomes_a_record(photos, tmp_path, cell):
     published = {f.name for f in (tmp_path / "r").glob("*.png")}
     wanted = [f"{cell.name}.png"] * (cell.system.how != "chosen")
     # the first snapshots in other spaces nearly are real photographs
-    wanted += [f"{cell.name}-course.png"] * (learned and cell.system.space == "ld3m")
+    wanted += [f"{cell.name}-snapshots.png"] * (learned and cell.system.space == "ld3m")
     assert published == {*wanted}
     frame = tables.table(results.load_records(tmp_path / "r"), "imagenette", "photos-smoke")
     assert frame.index[0][2].startswith(cell.system.label)

@@ -315,12 +315,12 @@ def test_the_prior_that_is_given_stays(start, few, tuned):
 
 def test_what_was_measured_is_noted(tuned):
     config, found, _ = tuned
-    assert found.before.keys() == found.after.keys() == set(LOGGED) == found.course.keys()
+    assert found.before.keys() == found.after.keys() == set(LOGGED) == found.history.keys()
     assert found.before != found.after
     assert all(math.isfinite(v) for v in (*found.before.values(), *found.after.values()))
-    assert found.course["cosine"][0] is None  # nothing was remembered
-    assert all(len(v) == config.steps for v in found.course.values())
-    assert all(-1 <= x <= 1 for x in found.course["diversity"])
+    assert found.history["cosine"][0] is None  # nothing was remembered
+    assert all(len(v) == config.steps for v in found.history.values())
+    assert all(-1 <= x <= 1 for x in found.history["diversity"])
     assert 0 <= found.after["representativeness"] <= 2
 
 
@@ -342,7 +342,7 @@ def test_it_stops_and_resumes_exactly(start, few, tuned, tmp_path):
         finally:
             signals.stop_after(None)
     assert stops >= 3 and same(weights(pieces.prior), weights(whole.prior))
-    assert pieces.course == whole.course
+    assert pieces.history == whole.history
     assert (pieces.before, pieces.after) == (whole.before, whole.after)
     with pytest.raises(InputError, match="another configuration"):
         fine_tune(start, few, replace(config, criteria=False), tmp_path, progress=False)
@@ -368,7 +368,7 @@ def test_ld3m_before_and_after(start, few, tuned, tmp_path):
     assert torch.equal(codes.values, made.state["Z"]) and torch.equal(codes.labels, made.labels)
     after = fine_tune(start, few, SMOKE, tmp_path / "codes", codes=codes, progress=False)
     real = fine_tune(start, few, SMOKE, tmp_path / "real", progress=False)
-    ours, theirs = after.course, real.course
+    ours, theirs = after.history, real.history
     assert ours["noise"][0] == theirs["noise"][0] and ours != theirs
     assert after.codes == codes.digest and real.codes is None
     said = fine_tuned_card.card(SMOKE, few, after, QUALITY)

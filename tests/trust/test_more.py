@@ -415,7 +415,7 @@ def test_a_thousand_classes_sort_as_their_labels():
 def test_latents_as_their_pipeline_has_them(changes, centre, spread, tmp_path):
     """(latent - centre) * factor / spread into the denoiser, and back.
 
-    Saved, loaded and run by another engine alike.
+    Saved, loaded and run by another backend alike.
     """
     from ld3m_min.backprop import Plan, decode_with_plan
 

@@ -29,7 +29,7 @@ class Snapshot:
     png: bytes
 
 
-class Course:
+class SnapshotKeeper:
     """Keeps the first image of each of the first classes, now and then, as files in a folder.
 
     Args:

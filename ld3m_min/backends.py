@@ -1,6 +1,6 @@
 """How the frozen networks are run: precision, memory format, compiler.
 
-An engine is believed only after a comparison with eager float32.
+A backend is believed only after a comparison with eager float32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ld3m_min.errors import InputError
-from ld3m_min.frozen import PLAIN, Engine, EnginePlan, FrozenPrior, Network, lowered
+from ld3m_min.frozen import PLAIN, Backend, BackendPlan, FrozenPrior, Network, lowered
 from ld3m_min.io.digests import versions
 from ld3m_min.io.seeds import seeded
 
@@ -28,20 +28,20 @@ PARTS = {"decoder": "autoencoder", "denoiser": "denoiser"}
 
 
 class Prepared:
-    """A prior whose noise predictor and decoder run by the engine that a plan names.
+    """A prior whose noise predictor and decoder run by the backend that a plan names.
 
-    All else is the prior's own. An engine is believed only after :meth:`verify` has compared it
+    All else is the prior's own. A backend is believed only after :meth:`verify` has compared it
     with eager float32 on this device. In bfloat16 the weights are cast once: autocast would cast a
     frozen weight at every call and keep each copy for the backward pass, T copies of the U-Net.
     What enters and what leaves is float32.
 
     Args:
         prior: whose networks are copied.
-        plan: names the engine.
+        plan: names the backend.
         of: the weights that are copied, by :func:`~ld3m_min.io.digests.versions`.
 
     Attributes:
-        ran: the engine that runs "denoiser" and "decoder" at present.
+        ran: the backend that runs "denoiser" and "decoder" at present.
         of: which weights it is a copy of.
     """
 
@@ -60,13 +60,13 @@ class Prepared:
     _like: Callable[..., FrozenPrior]
 
     def __init__(
-        self, prior: FrozenPrior, plan: EnginePlan, of: tuple[tuple[int, int], ...] | None = None
+        self, prior: FrozenPrior, plan: BackendPlan, of: tuple[tuple[int, int], ...] | None = None
     ) -> None:
         self._prior, self.of = prior, of
         self._verified: set[tuple[object, ...]] = set()
         names = ("decoder",) if prior.denoiser is None else ("decoder", "denoiser")
-        self.ran = {name: _engine(plan) for name in names}
-        self._networks = {name: self._built(name, engine) for name, engine in self.ran.items()}
+        self.ran = {name: _backend(plan) for name in names}
+        self._networks = {name: self._built(name, backend) for name, backend in self.ran.items()}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._prior, name)
@@ -80,21 +80,21 @@ class Prepared:
             if network.holder is not self._prior
         ]
 
-    def _built(self, name: str, engine: Engine) -> Network:
-        """A network as an engine runs it: a copy, or the prior's own."""
+    def _built(self, name: str, backend: Backend) -> Network:
+        """A network as a backend runs it: a copy, or the prior's own."""
         own: torch.dtype = next(self._prior.autoencoder.parameters()).dtype
-        if engine == PLAIN:
+        if backend == PLAIN:
             return Network(self._prior, own)
         part = PARTS[name]
         module: nn.Module = copy.deepcopy(getattr(self._prior, part))
-        low = engine.precision == "bfloat16"
+        low = backend.precision == "bfloat16"
         if low:
             module = lowered(module)
-        if engine.channels_last:
+        if backend.channels_last:
             # torch declares no overload with this argument alone
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if engine.compile != "off":
-            compile_part(module, "forward" if name == "denoiser" else "decode", engine.compile)
+        if backend.compile != "off":
+            compile_part(module, "forward" if name == "denoiser" else "decode", backend.compile)
         return Network(self._prior._like(**{part: module}), torch.bfloat16 if low else own)
 
     def predict_noise(
@@ -124,7 +124,7 @@ class Prepared:
     def verify(
         self, name: str, z: Float[Tensor, "B c h w"], c: Float[Tensor, "B L D"] | None = None
     ) -> None:
-        """Compare a network's engine with eager float32 for inputs of this shape, once.
+        """Compare a network's backend with eager float32 for inputs of this shape, once.
 
         Where it is wrong, a simpler one is taken, and a warning says so. What runs in the end is in
         `ran`.
@@ -142,16 +142,16 @@ class Prepared:
             return
         compiled = self.ran[name].compile != "off"
         simpler = [self.ran[name]._replace(compile="off"), PLAIN] if compiled else [PLAIN]
-        for engine in simpler:
+        for backend in simpler:
             wrong = None if self.ran[name] == PLAIN else self._wrong(name, z, c)
             if not wrong:
                 break
             warnings.warn(
                 f"the {name} run by {_words(self.ran[name])} is not the eager one on this machine "
-                f"({wrong}); from here on it is run by {_words(engine)}",
+                f"({wrong}); from here on it is run by {_words(backend)}",
                 stacklevel=4,
             )
-            self.ran[name], self._networks[name] = engine, self._built(name, engine)
+            self.ran[name], self._networks[name] = backend, self._built(name, backend)
         self._verified.add(shapes)
 
     def _wrong(
@@ -177,17 +177,17 @@ class Prepared:
         return None
 
 
-_PREPARED: WeakKeyDictionary[FrozenPrior, dict[tuple[Engine, torch.device], Prepared]] = (
+_PREPARED: WeakKeyDictionary[FrozenPrior, dict[tuple[Backend, torch.device], Prepared]] = (
     WeakKeyDictionary()
 )
 
 
-def prepared(prior: FrozenPrior | Prepared, plan: EnginePlan) -> FrozenPrior | Prepared:
+def prepared(prior: FrozenPrior | Prepared, plan: BackendPlan) -> FrozenPrior | Prepared:
     """The prior as a plan runs it.
 
     Args:
         prior: frozen.
-        plan: names the engine.
+        plan: names the backend.
 
     Returns:
         The prior itself, or a :class:`Prepared`, which is made once for the weights it has.
@@ -200,19 +200,19 @@ def prepared(prior: FrozenPrior | Prepared, plan: EnginePlan) -> FrozenPrior | P
             "plan.auto is not yet decided; "
             "let ld3m_min.planner.fallback.choose name a plan that fits"
         )
-    engine = _engine(plan)
-    if isinstance(prior, Prepared) or engine == PLAIN:
+    backend = _backend(plan)
+    if isinstance(prior, Prepared) or backend == PLAIN:
         return prior
     copies = _PREPARED.setdefault(prior, {})
     current = versions(p for m in prior.modules for p in m.parameters())
-    key = engine, prior.device
+    key = backend, prior.device
     if key not in copies or copies[key].of != current:
         copies[key] = Prepared(prior, plan, current)
     return copies[key]
 
 
-def engine_of(
-    prior: FrozenPrior | Prepared, plan: EnginePlan
+def backend_of(
+    prior: FrozenPrior | Prepared, plan: BackendPlan
 ) -> dict[str, dict[str, str | bool]] | None:
     """What runs the networks under a plan, for records.
 
@@ -220,17 +220,17 @@ def engine_of(
 
     Args:
         prior: frozen.
-        plan: names the engine.
+        plan: names the backend.
 
     Returns:
-        The fields of the :class:`Engine` of "denoiser" and of "decoder"; None where the plan is not
-        yet decided.
+        The fields of the :class:`Backend` of "denoiser" and of "decoder"; None where the plan is
+        not yet decided.
     """
     if plan.auto:
         return None
     fast = prepared(prior, plan)
     ran = fast.ran if isinstance(fast, Prepared) else {"denoiser": PLAIN, "decoder": PLAIN}
-    return {name: engine._asdict() for name, engine in ran.items()}
+    return {name: backend._asdict() for name, backend in ran.items()}
 
 
 def compile_part(module: nn.Module, method: str, mode: str) -> None:
@@ -250,15 +250,15 @@ def compile_part(module: nn.Module, method: str, mode: str) -> None:
     setattr(module, method, torch.compile(getattr(module, method), mode=mode, dynamic=False))
 
 
-def _engine(plan: EnginePlan) -> Engine:
-    """The engine that a plan names."""
-    return Engine(plan.precision, plan.channels_last, plan.compile)
+def _backend(plan: BackendPlan) -> Backend:
+    """The backend that a plan names."""
+    return Backend(plan.precision, plan.channels_last, plan.compile)
 
 
-def _words(engine: Engine) -> str:
-    """An engine as a message calls it."""
-    kind = "eager" if engine.compile == "off" else "compiled"
-    return f"{kind} {engine.precision}" + " in channels-last format" * engine.channels_last
+def _words(backend: Backend) -> str:
+    """A backend as a message calls it."""
+    kind = "eager" if backend.compile == "off" else "compiled"
+    return f"{kind} {backend.precision}" + " in channels-last format" * backend.channels_last
 
 
 def _results(

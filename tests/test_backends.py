@@ -1,4 +1,4 @@
-"""An engine is believed only where it gives eager float32's output and gradients."""
+"""A backend is believed only where it gives eager float32's output and gradients."""
 
 import shutil
 import warnings
@@ -6,9 +6,9 @@ import warnings
 import pytest
 import torch
 
-from ld3m_min import engines
+from ld3m_min import backends
+from ld3m_min.backends import PLAIN, backend_of, prepared
 from ld3m_min.backprop import Plan, decode_with_plan, generate_with_plan
-from ld3m_min.engines import PLAIN, engine_of, prepared
 from ld3m_min.prior import LatentDiffusionPrior, fit
 from ld3m_min.sampler import SamplerConfig
 
@@ -58,14 +58,14 @@ def _with(found, change):
 
 @pytest.mark.parametrize("broken", [zero_gradient, half_gradient, other_image, fails])
 @pytest.mark.parametrize("where", ["forward", "decode"])
-def test_a_wrong_engine_falls_back_aloud_and_the_result_is_the_eager_one(
+def test_a_wrong_backend_falls_back_aloud_and_the_result_is_the_eager_one(
     tiny_prior, codes, monkeypatch, broken, where
 ):
     def compile_wrongly(module, method, mode):
         if method == where:
             setattr(module, method, broken(getattr(module, method)))
 
-    monkeypatch.setattr(engines, "compile_part", compile_wrongly)
+    monkeypatch.setattr(backends, "compile_part", compile_wrongly)
     plan, name = Plan(compile="default"), "denoiser" if where == "forward" else "decoder"
     with pytest.warns(
         UserWarning, match=f"the {name} run by compiled float32 is not the eager one"
@@ -74,7 +74,7 @@ def test_a_wrong_engine_falls_back_aloud_and_the_result_is_the_eager_one(
     assert all(
         torch.equal(a, b) for a, b in zip(found, gradients(tiny_prior, codes, Plan()), strict=True)
     )
-    said = engine_of(tiny_prior, plan)
+    said = backend_of(tiny_prior, plan)
     assert (
         said[name]["compile"] == "off"
         and said["decoder" if name == "denoiser" else "denoiser"]["compile"] == "default"
@@ -85,7 +85,7 @@ def test_a_wrong_engine_falls_back_aloud_and_the_result_is_the_eager_one(
 
 
 def test_a_wrong_precision_falls_back_too(tiny_prior, codes, monkeypatch):
-    monkeypatch.setitem(engines.ROUNDING, "bfloat16", 1e-9)
+    monkeypatch.setitem(backends.ROUNDING, "bfloat16", 1e-9)
     with pytest.warns(UserWarning, match="run by eager bfloat16 is not the eager one"):
         found = gradients(tiny_prior, codes, Plan(precision="bfloat16"))
     assert all(
@@ -98,15 +98,15 @@ def test_a_wrong_precision_falls_back_too(tiny_prior, codes, monkeypatch):
 
 
 def test_other_shapes_are_verified_anew(tiny_prior, codes, monkeypatch):
-    monkeypatch.setattr(engines, "compile_part", lambda module, method, mode: None)
+    monkeypatch.setattr(backends, "compile_part", lambda module, method, mode: None)
     calls = []
-    plain = engines.Prepared._wrong
+    plain = backends.Prepared._wrong
     monkeypatch.setattr(
-        engines.Prepared, "_wrong", lambda self, *args: calls.append(args[0]) or plain(self, *args)
+        backends.Prepared, "_wrong", lambda self, *args: calls.append(args[0]) or plain(self, *args)
     )
     for n in (1, 2, 2):
         decode_with_plan(tiny_prior, codes[0][:n], Plan(channels_last=True))
-    assert calls == ["decoder"]  # of an engine that is not compiled, one image tells
+    assert calls == ["decoder"]  # of a backend that is not compiled, one image tells
     for n in (1, 2, 2):
         decode_with_plan(tiny_prior, codes[0][:n], Plan(compile="default"))
     assert calls == ["decoder"] * 3
@@ -145,7 +145,7 @@ def test_this_machines_own_compiler():
             decode_with_plan(prior, x, plan).square().sum().backward()
         found.append(x.grad)
     assert found[1].norm() > 0 and (found[0] - found[1]).norm() <= 1e-3 * found[1].norm()
-    said = engine_of(prior, Plan(compile="default"))["decoder"]["compile"]
+    said = backend_of(prior, Plan(compile="default"))["decoder"]["compile"]
     # eager where the compiler was wrong: under AVX2 it is
     assert said == "default" or bool((found[0] == found[1]).all())
 
