@@ -143,6 +143,9 @@ _FOUND: dict[tuple[str, str], int] = {
     ("DM", "ld3m-paper:no-residual"): -2,
     ("DM", "ld3m-paper:c-only"): -2,
     ("DM", "ld3m-code"): -1,
+    ("DM", "fred"): 0,
+    ("DM", "ddif"): -9,
+    ("DM", "glad-w"): -3,
     ("DM", "glad-f"): -4,
 }
 PRESETS: dict[str, Preset] = {
