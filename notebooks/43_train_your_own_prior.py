@@ -498,5 +498,5 @@ assert (
 # fewer numbers cost little that can be told from chance. The training of a prior can be stopped
 # anywhere and ends at the same weights.
 #
-# **Next:** {doc}`../book/experiments/good_prior` measures what makes a prior good, and
-# {doc}`../book/experiments/photographs` distils with one that was trained this way.
+# **Next:** {doc}`../book/reference/differences` says where paper, code and book part. What makes a
+# prior good is measured in part IV: {doc}`../book/experiments/good_prior`.

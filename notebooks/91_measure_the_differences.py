@@ -696,5 +696,5 @@ fig = show(torch.cat(rows), 8, row_labels=["latents", "zero output,\neq. (6)"])
 # source, and the approximate gradient of MTT points elsewhere. The two normalisations do nothing
 # that we could see.
 #
-# **Next:** {doc}`../book/reference/differences`, where these numbers stand beside the deviations
-# they belong to.
+# **Next:** {doc}`../book/beyond/related_work` has what else you could use. These numbers stand
+# beside the deviations that they belong to in {doc}`../book/reference/differences`.

@@ -1,8 +1,8 @@
-"""Draw the book's own figures: the idea of LD3M (ld3m_idea.svg) and the page icon (favicon.png).
+"""Draw the book's own figures: the idea (ld3m_idea.svg), the step (ld3m_step.svg), the page icon.
 
-usage: python book/images/make_idea.py     (writes beside itself; the same bytes every time)
+    python book/images/make_drawings.py     writes beside itself; the same bytes every time
 
-The drawing stands on a white panel, so it reads alike in light and dark mode, and is narrow enough
+A drawing stands on a white panel, so it reads alike in light and dark mode, and is narrow enough
 for a phone.
 """
 
@@ -11,13 +11,14 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).parent
-WIDTH, HEIGHT = 680, 900
+WIDTH = 680
 INK = "#1f2328"
 # fill and edge of each kind of box
 LEARNED = ("#fde5cf", "#b4530a")
 FROZEN = ("#dbeafb", "#1f5fa8")
 DATA = ("#eceef1", "#57606a")
 RESIDUAL, GRADIENT = "#1a7f37", "#b3261e"
+RESIDUAL_FILL = "#dff3e4"
 
 shapes = []
 
@@ -72,18 +73,36 @@ def markers():
         add(f'<marker id="head-{colour[1:]}" {size} {units}>{triangle}</marker>')
 
 
-def idea():
-    """The whole drawing as SVG text."""
+def begin(title, height):
+    """An empty drawing."""
     shapes.clear()
     add(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         'font-family="Helvetica, Arial, DejaVu Sans, sans-serif">'
     )
-    add("<title>The idea of LD3M</title>")
+    add(f"<title>{title}</title>")
     add("<defs>")
     markers()
     add("</defs>")
-    add(f'<rect width="{WIDTH}" height="{HEIGHT}" rx="14" fill="#ffffff"/>')
+    add(f'<rect width="{WIDTH}" height="{height}" rx="14" fill="#ffffff"/>')
+
+
+def ended():
+    """The drawing as SVG text."""
+    add("</svg>")
+    return "\n".join(shapes) + "\n"
+
+
+def legend(y, *kinds):
+    """What the colours mean; each kind is a place, colours and words."""
+    for x, colours, label in kinds:
+        rectangle(x, y, 26, 20, colours, radius=4, width=2)
+        text(x + 36, y + 17, label, size=18, anchor="start")
+
+
+def idea():
+    """The whole chain."""
+    begin("The idea of LD3M", 900)
 
     # what is learned, and where it starts
     box(30, 52, 142, 78, LEARNED, ("c", 26, 700), "conditioning")
@@ -140,16 +159,66 @@ def idea():
     for i, line in enumerate(("gradient through", "every step,", "to Z and c")):
         text(30, 720 + 24 * i, line, size=18, weight=600, fill=GRADIENT, anchor="start")
 
-    # legend
-    for x, colours, label in (
+    legend(
+        856, (34, LEARNED, "learned"), (170, FROZEN, "pre-trained, frozen"), (404, DATA, "given")
+    )
+    return ended()
+
+
+def step():
+    """One step, as the paper has it and as the public code has it, side by side."""
+    begin("One step of LD3M: equation (6) beside the public code", 800)
+    text(175, 44, "Equation (6)", size=24, weight=700)
+    text(515, 44, "The public code", size=24, weight=700)
+    path([(345, 24), (345, 720)], colour="#d0d7de", width=1.5, head=False)
+    plain = ("#ffffff", INK)
+    white_noise = (("fresh noise", 18, 400),)
+
+    for left in (0, 340):  # what both have: a state and c go in, the predicted noise comes out
+        box(left + 30, 76, 110, 56, plain, (sub("z", "t"), 24, 700))
+        box(left + 212, 76, 110, 56, LEARNED, ("c", 24, 700))
+        box(left + 110, 176, 130, 60, FROZEN, "U-Net")
+        path([(left + 85, 132), (left + 85, 206), (left + 108, 206)])
+        path([(left + 267, 132), (left + 267, 206), (left + 242, 206)], colour=LEARNED[1])
+
+    # the paper: the mean, then z_T into it, then fresh noise
+    path([(175, 236), (175, 288)])
+    path([(60, 132), (60, 320), (98, 320)])
+    box(100, 290, 150, 60, plain, (f"mean {sub('μ', 'θ')}", 20, 400), ("(4)", 16, 400))
+    path([(175, 350), (175, 398)])
+    box(100, 400, 150, 60, (RESIDUAL_FILL, RESIDUAL), ("mix", 20, 700), ("weight t / T", 17, 400))
+    box(20, 400, 60, 60, plain, (sub("z", "T"), 22, 700))
+    path([(80, 430), (98, 430)], colour=RESIDUAL, width=4)
+    path([(175, 460), (175, 548)])
+    box(100, 550, 150, 60, plain, ("add", 20, 400), *white_noise)
+    path([(175, 610), (175, 658)])
+
+    # the code: the guess of the clean latent, the clean Z into it, then on by DDIM
+    path([(515, 236), (515, 288)])
+    path([(400, 132), (400, 320), (438, 320)])
+    box(440, 290, 150, 60, plain, (f"guess {sub('ẑ', '0')}", 20, 400), ("(P)", 16, 400))
+    path([(515, 350), (515, 398)])
+    box(
+        440, 400, 150, 60, (RESIDUAL_FILL, RESIDUAL),
+        ("mix", 20, 700), ("weight (t−1)/(T−1)", 15, 400),
+    )  # fmt: skip
+    box(352, 400, 70, 60, LEARNED, ("VQ(Z)", 19, 700))
+    path([(422, 430), (438, 430)], colour=RESIDUAL, width=4)
+    path([(515, 460), (515, 548)])
+    box(440, 550, 150, 60, plain, ("back to t − 1", 20, 400), ("(I), no fresh noise", 16, 400))
+    path([(556, 236), (556, 262), (640, 262), (640, 580), (592, 580)])
+    text(634, 492, sub("f", "θ"), size=20, anchor="end")
+    path([(515, 610), (515, 658)])
+
+    for left in (0, 340):
+        box(left + 105, 660, 140, 56, plain, (sub("z", "t−1"), 24, 700))
+    legend(
+        756,
         (34, LEARNED, "learned"),
-        (170, FROZEN, "pre-trained, frozen"),
-        (404, DATA, "given"),
-    ):
-        rectangle(x, 856, 26, 20, colours, radius=4, width=2)
-        text(x + 36, 873, label, size=18, anchor="start")
-    add("</svg>")
-    return "\n".join(shapes) + "\n"
+        (160, FROZEN, "frozen"),
+        (280, (RESIDUAL_FILL, RESIDUAL), "the residual"),
+    )
+    return ended()
 
 
 def favicon(size=64):
@@ -168,5 +237,6 @@ def favicon(size=64):
 
 
 if __name__ == "__main__":
-    (HERE / "ld3m_idea.svg").write_text(idea(), encoding="utf-8")
+    for name, draw in (("ld3m_idea", idea), ("ld3m_step", step)):
+        (HERE / f"{name}.svg").write_text(draw(), encoding="utf-8")
     favicon().save(HERE / "favicon.png", optimize=True)
