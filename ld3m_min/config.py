@@ -241,6 +241,7 @@ class DistilConfig:
         glad: for the spaces "glad-w" and "glad-f".
         learn_z: learn the latents Z, in the space "ld3m".
         learn_c: learn the conditioning c, in the space "ld3m".
+        z_rate: learning rate of Z, in the space "ld3m", as a multiple of `lr`, which is that of c.
         redraw_noise: draw the forward noise anew at every generation, as the public code does; for
             comparison only.
         patience: iterations in a row that may be not finite before the run stops.
@@ -281,6 +282,7 @@ class DistilConfig:
     glad: GladConfig = field(default_factory=GladConfig)
     learn_z: bool = True
     learn_c: bool = True
+    z_rate: float = 1.0
     redraw_noise: bool = False
     patience: int = 10
     checkpoint_every: int = 100
@@ -296,6 +298,7 @@ class DistilConfig:
             checkpoint_every=">= 1",
             iterations=">= 0",
             lr="> 0",
+            z_rate="> 0",
             momentum="in [0, 1)",
         )
         DSA(self.dsa)  # an unknown operation is an error here, not at the first iteration
@@ -372,9 +375,13 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def own_settings(config: DistilConfig) -> dict[str, Any]:
-    """:func:`to_dict` of a distillation, without the settings of spaces that it isn't in."""
+    """:func:`to_dict` of a distillation, without the settings of spaces that it isn't in.
+
+    Nor has it a `z_rate` of 1, which every run had before there was such a setting.
+    """
     owners = {"fred": ("fred",), "ddif": ("ddif",), "glad": STYLE_SPACES}
     others = {group for group, spaces in owners.items() if config.space not in spaces}
+    others |= {"z_rate"} if config.z_rate == 1 or config.space != "ld3m" else set()
     return {k: v for k, v in to_dict(config).items() if k not in others}
 
 

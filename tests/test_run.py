@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ld3m_min.config import ALGORITHMS, SPACES, STYLE_SPACES
+from ld3m_min.config import ALGORITHMS, SPACES, STYLE_SPACES, own_settings
 from ld3m_min.distillers import DISTILLERS
 from ld3m_min.errors import InputError
 from ld3m_min.experts import train_experts
@@ -135,6 +135,22 @@ def test_what_is_not_learned_stays(digits, tiny_prior, experts):
             for k, v in made.state.items()
             if k not in (fixed, "noise")
         )
+
+
+def test_z_has_a_rate_of_its_own(digits, tiny_prior, experts):
+    """After one iteration Z has moved by so many times as much, and c by as much."""
+
+    def moved(**more):
+        begun = distilled(small(iterations=0), digits, tiny_prior, experts).state
+        made = distilled(small(iterations=1, **more), digits, tiny_prior, experts).state
+        return {k: made[k] - begun[k] for k in ("Z", "c")}
+
+    # rates so small that both steps are seen in float32, and powers of two, so that they are exact
+    plain, raised = moved(lr=2.0**-6), moved(lr=2.0**-6, z_rate=8.0)
+    torch.testing.assert_close(raised["Z"], 8 * plain["Z"], rtol=1e-3, atol=1e-5)
+    assert torch.equal(raised["c"], plain["c"]) and plain["Z"].abs().max() > 0
+    # a run without one has the name that it had before there was such a setting
+    assert "z_rate" not in own_settings(small()) and own_settings(small(z_rate=8.0))["z_rate"] == 8
 
 
 def test_nan_is_caught_before_the_optimiser(digits, tiny_prior, experts, tmp_path, monkeypatch):

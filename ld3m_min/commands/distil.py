@@ -77,7 +77,7 @@ def _say_unused(made: DistilConfig, given: Mapping[str, Any], options: DistilOpt
         given: fields that were given.
         options: of the run.
     """
-    of_ld3m = dict.fromkeys(("sampler", "learn_z", "learn_c", "redraw_noise"), ("ld3m",))
+    of_ld3m = dict.fromkeys(("sampler", "learn_z", "learn_c", "z_rate", "redraw_noise"), ("ld3m",))
     of_space = {"fred": ("fred",), "ddif": ("ddif",), "glad": STYLE_SPACES, **of_ld3m}
     of_algorithm = {"mtt": "MTT", "dc": "DC"}
     unused = {}

@@ -24,6 +24,7 @@ from ld3m_min.experiments.cells import (
     DIFFERENT,
     LONGER,
     PRIOR_STEPS,
+    RAISED_Z,
     RANDOM_PRIORS,
     SEEDLESS,
     SOFT_LABELS,
@@ -124,7 +125,8 @@ def _evidence() -> dict[str, list[Cell]]:
     return {
         "evidence": first + by_seed(*rest),
         "evidence-ablation": by_seed(
-            *(cells(name, "DM", variant=variant) for name in both for variant in ABLATION)
+            *(cells(name, "DM", variant=variant) for name in both for variant in ABLATION),
+            cells("ld3m-paper", "DM", variant=RAISED_Z),
         ),
         "evidence-steps": by_seed(
             *(cells("ld3m-paper", "DM", variant=f"T{n}") for n in (5, 20, 40, 80))

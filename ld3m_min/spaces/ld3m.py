@@ -31,6 +31,7 @@ class LD3MSpace(Space):
         plan: how gradients pass the generator.
         learn_z: whether Z is learned (a row of table 4).
         learn_c: whether c is learned (a row of table 4).
+        z_rate: learning rate of Z as a multiple of the configuration's.
 
     Example:
         >>> import torch
@@ -58,6 +59,7 @@ class LD3MSpace(Space):
         plan: Plan = ONE_PASS,
         learn_z: bool = True,
         learn_c: bool = True,
+        z_rate: float = 1.0,
     ) -> None:
         learned: dict[str, Tensor] = {}
         fixed: dict[str, Tensor] = {}
@@ -65,7 +67,7 @@ class LD3MSpace(Space):
             if code is not None:
                 (learned if learn else fixed)[name] = code
         super().__init__(learned, fixed | {"noise": noise}, plan=plan)
-        self.prior, self.sampler = prior, sampler
+        self.prior, self.sampler, self.rates = prior, sampler, {"Z": z_rate}
 
     @classmethod
     def build(
@@ -112,6 +114,7 @@ class LD3MSpace(Space):
             plan=config.plan,
             learn_z=config.learn_z,
             learn_c=config.learn_c,
+            z_rate=config.z_rate,
         )
 
     @classmethod

@@ -104,3 +104,16 @@ def test_the_first_sentences_say_what_the_records_say():
             page.read_text(encoding="utf-8"),
         )
         assert said and list(said.groups()) == numbers, page.name
+
+
+def test_each_cell_that_draws_says_what_it_shows():
+    """Else the text of its picture is the name of a file."""
+    cell = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", re.M | re.S)
+    draws = re.compile(r"plt\.show\(\)|^strip\(|figures\.strips\(", re.M)
+    without = [
+        f"{page.name}: {source[:80]!r}"
+        for page in sorted(BOOK.rglob("*.md"))
+        for source in cell.findall(page.read_text(encoding="utf-8"))
+        if draws.search(source) and "tags: [remove-cell]" not in source and "alt:" not in source
+    ]
+    assert not without

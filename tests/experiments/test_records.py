@@ -13,15 +13,16 @@ from ld3m_min.config import ALGORITHMS, DistilConfig, own_settings
 from ld3m_min.coresets import select
 from ld3m_min.experiments import grids, places, questions, running, tables
 from ld3m_min.experiments import records as results
-from ld3m_min.experiments.cells import RANDOM_PRIORS, SEEDLESS
+from ld3m_min.experiments.cells import RAISED_Z, RANDOM_PRIORS, SEEDLESS
 from ld3m_min.io.files import read_json
 from ld3m_min.io.values import from_dict
 from ld3m_min.presets import eval_preset, preset
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.prior.presets import prior_preset
+from ld3m_min.prior.schedule import alphas_cumprod, ldm_scheduler
 from ld3m_min.residual import PAPER_RESIDUAL, PUBLIC_RESIDUAL
 from ld3m_min.run import random_real
-from ld3m_min.sampler import SamplerConfig, generate_latents
+from ld3m_min.sampler import SamplerConfig, generate_latents, timesteps
 from ld3m_min.spaces.build import SPACES
 from ld3m_min.storage import Storage
 from ld3m_min.systems import LEARNED, SYSTEMS
@@ -177,6 +178,10 @@ def test_variants_change_what_they_say():
     assert config("c-only").sampler.residual.into == "none" and not config("c-only").learn_z
     z_only = config("z-only")
     assert z_only.learn_z and not z_only.learn_c and z_only.sampler.residual == PAPER_RESIDUAL
+    raised = config(RAISED_Z)
+    assert replace(raised, z_rate=1.0) == config("no-residual")
+    root = float(alphas_cumprod(ldm_scheduler())[timesteps(raised.sampler.steps)[-1]]) ** 0.5
+    assert raised.z_rate == pytest.approx(1 / root, rel=0.01)
     assert config("prior-5k").prior == "imagenette-128-5k"
     assert config("256px").size == 256 and config("256px").sampler.steps == 20
     assert all(config(v) == base for v in RANDOM_PRIORS)  # `load_prior` draws their weights
