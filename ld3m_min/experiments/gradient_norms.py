@@ -35,7 +35,7 @@ from ld3m_min.io.files import read_json
 from ld3m_min.io.progress import bar
 from ld3m_min.prepare import prepare
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
-from ld3m_min.residual import DECAYS, INTO, NO_RESIDUAL, Residual
+from ld3m_min.residual import DECAYS, INTO, NO_RESIDUAL, PAPER_RESIDUAL, Residual
 from ld3m_min.sampler import Prior, SamplerConfig, generate
 from ld3m_min.spaces.build import draw_initial_images
 
@@ -216,6 +216,26 @@ def slope(steps: Sequence[float], values: Sequence[float]) -> float:
     if len(set(steps)) < 2 or min(values) <= 0:
         return math.nan
     return float(linregress(np.log(steps), np.log(values)).slope)
+
+
+def gains(record: Mapping[str, Any], steps: int, code: str = "Z") -> list[float]:
+    """Norm with equation (6)'s residual over the norm without one (section 4.2), by seed.
+
+    Args:
+        record: of :func:`measure`.
+        steps: T.
+        code: "Z" or "c".
+
+    Returns:
+        One ratio for each seed that has both; none where nothing is measured.
+    """
+    by_seed: dict[int, dict[Residual, float]] = {}
+    for p in record["points"]:
+        residual = Residual(p["into"], p["source"], p["decay"])
+        if p["T"] == steps and residual in (PAPER_RESIDUAL, NO_RESIDUAL):
+            by_seed.setdefault(p["seed"], {})[residual] = p[f"grad_{code}"]
+    both = [norms for norms in by_seed.values() if len(norms) == 2]
+    return [n[PAPER_RESIDUAL] / n[NO_RESIDUAL] for n in both if n[NO_RESIDUAL] > 0]
 
 
 def table(record: Mapping[str, Any], code: str = "Z") -> pd.DataFrame:

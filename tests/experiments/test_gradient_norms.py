@@ -10,7 +10,16 @@ import torch
 from ld3m_min.distillers.dm import distribution_matching_loss
 from ld3m_min.errors import InputError
 from ld3m_min.experiments import gradient_norms
-from ld3m_min.experiments.gradient_norms import Norms, Start, measure, norms, routes, slope, table
+from ld3m_min.experiments.gradient_norms import (
+    Norms,
+    Start,
+    gains,
+    measure,
+    norms,
+    routes,
+    slope,
+    table,
+)
 from ld3m_min.presets import preset
 from ld3m_min.residual import INTO, NO_RESIDUAL, PAPER_RESIDUAL, Residual
 from ld3m_min.sampler import SamplerConfig
@@ -124,6 +133,26 @@ def test_slope_by_hand():
     printed = [58.1, 33.5, 19.8, 15.4, 13.9, 12.1, 10.4, 8.7, 6.5]
     assert round(slope(range(10, 100, 10), printed), 2) == -0.94
     assert math.isnan(slope([5, 5], [1, 2])) and math.isnan(slope([5, 10], [1, 0]))
+
+
+def test_gains_by_hand():
+    def point(seed, T, residual, norm):
+        place = {"into": residual.into, "source": residual.source, "decay": residual.decay}
+        return place | {"seed": seed, "T": T, "grad_Z": norm, "grad_c": 10 * norm}
+
+    record = {
+        "points": [
+            point(0, 10, PAPER_RESIDUAL, 3.0),
+            point(0, 10, NO_RESIDUAL, 2.0),
+            point(1, 10, PAPER_RESIDUAL, 8.0),
+            point(1, 10, NO_RESIDUAL, 2.0),
+            point(2, 10, PAPER_RESIDUAL, 8.0),  # its other half is not measured
+            point(3, 10, NO_RESIDUAL, 0.0),
+            point(3, 10, PAPER_RESIDUAL, 1.0),
+            point(0, 5, PAPER_RESIDUAL, 100.0),
+        ]
+    }
+    assert gains(record, 10) == gains(record, 10, "c") == [1.5, 4.0] and gains(record, 5) == []
 
 
 def test_table_by_hand():
