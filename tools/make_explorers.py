@@ -15,9 +15,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from explorers import live, pictures, planner, toy  # noqa: E402
+from explorers import growth, live, pictures, planner, toy  # noqa: E402
 
 PARTS = {
+    "growth": growth.growth,
     "residual": pictures.residual,
     "survive": pictures.survive,
     "grid": pictures.grid,

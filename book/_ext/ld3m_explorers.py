@@ -29,6 +29,7 @@ from sphinx.util.docutils import SphinxDirective
 FOLDER = "explorers"  # below _static
 # explorer -> its scripts after explorer.js, in the order in which they run
 SCRIPTS = {
+    "growth": ("growth.data.js", "growth.js"),
     "residual": ("residual.data.js", "residual.js"),
     "survive": ("survive.data.js", "survive.js"),
     "grid": ("grid.data.js", "grid.js"),

@@ -171,6 +171,32 @@ def test_grid(start):
     assert same_pictures(sheet[1 + 10 * known["samplers"].index("code") + 3], images)
 
 
+def test_growth():
+    """What is shown is the record's, and what the page says of it as well."""
+    known, sheet = data("growth"), picture("growth")
+    record = json.loads((BOOK / "_data/records/growth-digits.json").read_text())
+    assert known["frames"] == record["frames"]
+    assert list(known["systems"]) == [entry["system"] for entry in record["systems"]]
+    for entry in record["systems"]:
+        one = known["systems"][entry["system"]]
+        assert one["loss"] == pytest.approx(entry["loss"], rel=0.01)
+        for n, found in entry["accuracies"].items():
+            assert one["accuracy"][n] == pytest.approx(np.mean(list(found.values())), abs=1e-3)
+        file = BOOK / f"_data/records/growth-digits-{entry['system']}.png"
+        pixels = np.asarray(Image.open(file).convert("L")).reshape(-1, 32, 10, 32).swapaxes(1, 2)
+        rows = sheet[one["row"] : one["row"] + len(known["frames"])]
+        assert np.abs(rows - pixels.astype(float)).mean() < 5
+        assert entry["loss"][-1] < entry["loss"][15], "the loss goes on falling"
+        gain = {n: one["accuracy"][n] - one["accuracy"]["0"] for n in ("15", "60")}
+        assert gain["15"] > gain["60"] * 2 / 3, "most is gained in the first fifteen"
+    said = (BOOK / "intro.md").read_text(encoding="utf-8")
+    code = known["systems"]["ld3m-code"]["accuracy"]
+    begin, four, fifteen, thirty, sixty = (round(100 * v) for v in code.values())
+    assert f"begins at {begin} per cent, and reads {four} after four iterations, " in said
+    assert f"{fifteen} after fifteen and {sixty} after sixty" in said
+    assert f"rises from {begin} to {four}, {thirty} and {sixty} per cent" in said
+
+
 def test_toy_and_weights(start):
     from explorers import live, toy
 
