@@ -91,6 +91,11 @@ def test_the_readme_shows_what_the_records_say_ten_images_are_worth():
     assert said and list(said.groups()) == worth
     low, high = re.findall(r"\d+\.\d", found.worth(cells[0]))[1:]
     assert f"(95 % interval {low} to {high})" in text
+    small = [found.runs[found.cell(s, "DM")] for s in ("ddif", "fred")]
+    ddif, fred = (f"{100 * runs.trainings().mean():.0f} %" for runs in small)
+    sets = "one set each so far" if {len(runs.seeds) for runs in small} == {1} else "sets each"
+    assert f"(DDiF), networks read {ddif}, with frequencies (FreD) {fred}: " in text
+    assert sets in text
 
 
 def test_the_first_sentences_say_what_the_records_say():
