@@ -16,7 +16,7 @@
     function read(name, n) {
       const { accuracy, label } = data.systems[name];
       const at = Object.keys(accuracy).map(Number).filter((m) => m <= n).at(-1);
-      return `${label}${at === n ? "" : `, after ${at} iterations`}: ${percent(accuracy[at])}`;
+      return `${percent(accuracy[at])} (${label}${at === n ? "" : `, after ${at} iterations`})`;
     }
     function show() {
       const n = after.value, frame = data.frames.indexOf(n);
@@ -26,7 +26,7 @@
       const what = above.value ? data.systems[above.value].label : "what it starts from";
       canvas.node.setAttribute("aria-label", `Ten digits after ${n} iterations. Above: ${what}. Below: ${label}.`);
       said.textContent = (n ? `Loss of iteration ${n}: ${number(loss[n - 1], 2)}, of the first ${number(loss[0], 2)}. ` : "Before the first iteration. ")
-        + `Read by networks that were trained on the ten: ${[system.value, ...(above.value ? [above.value] : [])].map((name) => read(name, n)).join("; ")}.`;
+        + `Networks that were trained on the ten images alone read of the test digits ${[system.value, ...(above.value ? [above.value] : [])].map((name) => read(name, n)).join(", ")}.`;
     }
     body.replaceChildren(
       el("div", { class: "explorer-controls" }, system.node, above.node, after.node),
