@@ -8,6 +8,7 @@ import pytest
 
 from ld3m_min.config import ARCHITECTURES
 from ld3m_min.experiments import grids, real_images
+from ld3m_min.experiments.cells import ABLATION
 from ld3m_min.experiments.results import Results, kinds, label
 
 
@@ -98,7 +99,7 @@ def test_a_complete_grid_lacks_nothing(tmp_path):
 
 def test_kinds_and_labels():
     cells = kinds("evidence-ablation")
-    assert len(cells) == 6 and all(c.seed == 0 for c in cells)
+    assert len(cells) == 2 * len(ABLATION) + 1 and all(c.seed == 0 for c in cells)
     assert label(cells[0]).endswith(", z only")
     assert label(cells[0], (("z-only", "Z alone"),)).endswith(", Z alone")
     assert "," not in label(kinds("evidence")[0])
