@@ -18,7 +18,7 @@ from ld3m_min.config import ALGORITHMS, VALIDATORS, DistilConfig, EvalConfig, ow
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
-from ld3m_min.experiments.cells import ABLATION, VARIANTS
+from ld3m_min.experiments.cells import ABLATION, RAISED_Z, VARIANTS
 from ld3m_min.experiments.places import RECORDS, RUNS, prior_path
 from ld3m_min.experiments.records import add_entry
 from ld3m_min.experts.buffer import ExpertBuffer
@@ -45,6 +45,7 @@ PAIRS = (
     *((algorithm, system) for algorithm in ALGORITHMS for system in LEARNED),
     # what is compared with its system in table 4 needs a rate of its own as much
     *(("DM", f"{name}:{variant}") for name in ("ld3m-paper", "ld3m-code") for variant in ABLATION),
+    ("DM", f"ld3m-paper:{RAISED_Z}"),
 )
 
 
