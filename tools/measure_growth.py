@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 
 from ld3m_min.data import load_data
-from ld3m_min.experiments.growth import measure
+from ld3m_min.experiments.growth import accuracies_after, measure
 from ld3m_min.experiments.places import RECORDS, RUNS
 from ld3m_min.presets import eval_preset, preset
 from ld3m_min.prior import LatentDiffusionPrior
 
+CHANCE = 0.1  # of ten classes
 SYSTEMS = ("ld3m-code", "ld3m-paper", "autoencoder", "pixel")
 
 
@@ -31,11 +32,8 @@ def main(records=RECORDS, runs=RUNS):
         runs=Path(runs) / "growth-digits",
     )
     for entry in entries:
-        means = {
-            n: 100 * sum(map(sum, found.values())) / sum(map(len, found.values()))
-            for n, found in entry["accuracies"].items()
-        }
-        print(entry["system"], ", ".join(f"{n}: {v:.1f} %" for n, v in means.items()))
+        means = accuracies_after(entry, CHANCE)
+        print(entry["system"], ", ".join(f"{n}: {100 * v:.1f} %" for n, v in means.items()))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ interval.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -125,7 +127,10 @@ def measure(
         for n in trained_on:
             out = Path(runs) / f"{system}-{n}"
             result = evaluate(found.sets[n], data, unseen, config=protocol, out=out)
-            accuracies[str(n)] = {name: list(v) for name, v in result.accuracies.items()}
+            accuracies[str(n)] = {
+                name: [None if math.isnan(x) else x for x in v]
+                for name, v in result.accuracies.items()
+            }
         shown = torch.cat([found.sets[n].pixels for n in frames])
         save_strip(shown, picture_of(file, system), columns=len(found.sets[frames[0]].labels))
         entry = {"system": system, "algorithm": config.algorithm, "seed": config.seed}
@@ -133,6 +138,19 @@ def measure(
         head = {"schema": 1, "frames": list(frames), "environment": environment("cpu")}
         entries = add_entry(file, head, "systems", entry, key=lambda e: e["system"])
     return entries
+
+
+def accuracies_after(entry: Mapping[str, Any], chance: float) -> dict[int, float]:
+    """Mean accuracy of a system's sets by the number of iterations.
+
+    Args:
+        entry: of :func:`measure`.
+        chance: what a training that diverged counts as.
+    """
+    return {
+        int(n): float(np.mean([chance if x is None else x for v in found.values() for x in v]))
+        for n, found in entry["accuracies"].items()
+    }
 
 
 def picture_of(file: str | Path, system: str) -> Path:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ld3m_min.experiments.growth import grow, measure, picture_of
+from ld3m_min.experiments.growth import accuracies_after, grow, measure, picture_of
 from ld3m_min.io.files import read_json
 from ld3m_min.presets import eval_preset, preset
 from ld3m_min.run import distil
@@ -25,6 +25,11 @@ def test_snapshots_are_the_set_after_so_many_iterations(config, digits):
         alone = distil(replace(config, iterations=n), data=digits, progress=False)
         torch.testing.assert_close(found.images(), alone.images())
         assert torch.equal(found.labels, alone.labels)
+
+
+def test_a_training_that_diverged_counts_as_chance():
+    entry = {"accuracies": {"0": {"ViT": [0.3, None]}, "4": {"ViT": [0.5, 0.7], "MLP": [0.9, 0.9]}}}
+    assert accuracies_after(entry, chance=0.1) == pytest.approx({0: 0.2, 4: 0.75})
 
 
 def test_a_record_has_each_system_once(config, digits, tmp_path):

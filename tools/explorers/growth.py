@@ -6,12 +6,13 @@ import numpy as np
 from PIL import Image
 
 from explorers import output
-from ld3m_min.experiments.growth import picture_of
+from ld3m_min.experiments.growth import accuracies_after, picture_of
 from ld3m_min.experiments.places import RECORDS
 from ld3m_min.io.files import read_json
 from ld3m_min.systems import SYSTEMS
 
 RECORD = RECORDS / "growth-digits.json"
+CHANCE = 0.1  # of ten classes
 SHOWN = (0, 4, 30, 60)  # iterations in the still picture
 
 
@@ -28,10 +29,7 @@ def growth() -> None:
             "label": SYSTEMS[name].label,
             "row": i * len(record["frames"]),  # of the sheet, where its pictures begin
             "loss": output.significant(entry["loss"], 3),
-            "accuracy": {
-                n: output.significant(float(np.mean(list(found.values()))), 3)
-                for n, found in entry["accuracies"].items()
-            },
+            "accuracy": output.significant(accuracies_after(entry, CHANCE), 3),
         }
     output.write_sprite("growth", np.concatenate(list(sheets.values())))
     output.write_data("growth", {"frames": record["frames"], "systems": systems})
@@ -41,7 +39,7 @@ def growth() -> None:
     for axis, n in zip(axes, SHOWN, strict=True):
         top = output.SIDE * record["frames"].index(n)
         axis.imshow(sheets[first][top : top + output.SIDE], cmap="gray", vmin=0, vmax=255)
-        percent = 100 * systems[first]["accuracy"][str(n)]
+        percent = 100 * systems[first]["accuracy"][n]
         axis.set_ylabel(f"after {n}: {percent:.0f} %", rotation=0, ha="right", va="center")
         axis.set(xticks=[], yticks=[])
         axis.set_frame_on(False)
