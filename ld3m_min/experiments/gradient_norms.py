@@ -223,7 +223,7 @@ def gains(record: Mapping[str, Any], steps: int, code: str = "Z") -> list[float]
 
     Args:
         record: of :func:`measure`.
-        steps: T.
+        steps: how many the sampler takes, T.
         code: "Z" or "c".
 
     Returns:
