@@ -1,6 +1,6 @@
-"""The door of the command line: `python -m ld3m_min COMMAND ...`; see :mod:`ld3m_min.commands`.
+"""The entry of the command line: `python -m ld3m_min COMMAND ...`; see :mod:`ld3m_min.commands`.
 
-Libraries are imported behind the door, so that a stop in the first second is a stop and no
+Libraries are imported behind it, so that a stop in the first second is a stop and no
 traceback. Exit codes: 0 done, 2 a mistake that one line explains, 1 a bug of ours, 75 out of the
 time that was given, 130 Ctrl-C, 143 SIGTERM.
 """

@@ -228,8 +228,8 @@ class DistilConfig:
         momentum: of the same SGD.
         batch_real: real images per class and iteration.
         dsa: augmentation, the names of its operations joined by "_"; "none" for none.
-        normalisation: of the images at a network's door: "shared" by real and synthetic ones, or
-            the "reference-mismatch" of the public code.
+        normalisation: of the images before they reach a network: "shared" by real and synthetic
+            ones, or the "reference-mismatch" of the public code.
         prior: name, folder or hub id of the prior; not used in pixel space.
         network: the network that distils.
         sampler: the sampling process, for the space "ld3m".

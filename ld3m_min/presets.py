@@ -141,6 +141,7 @@ _FOUND: dict[tuple[str, str], int] = {
     ("DM", "autoencoder-bytes"): 1,
     ("DM", "ld3m-paper"): -1,
     ("DM", "ld3m-paper:no-residual"): -2,
+    ("DM", "ld3m-paper:no-residual-z34"): -3,
     ("DM", "ld3m-paper:c-only"): -2,
     ("DM", "ld3m-code"): -1,
     ("DM", "fred"): 0,

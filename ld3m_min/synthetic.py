@@ -102,7 +102,7 @@ class SyntheticSet:
     soft_labels: Float[Tensor, "B K"] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what could not be trained on or saved, whatever door it comes through."""
+        """Refuse what could not be trained on or saved, wherever it comes from."""
         for name, (what, fine) in _KINDS.items():
             if not fine(value := getattr(self, name)):
                 raise InputTypeError(f"a set's {name} must be {what}, not {_kind(value)}")

@@ -227,6 +227,30 @@ class StepDraws(NamedTuple):
     augmentations: list[Draw]
 
 
+def batch_sizes(n: int, batch: int) -> list[int]:
+    """How many images each step of an epoch takes.
+
+    What is left over is a step of its own, as with any loader, but for less than an eighth of a
+    batch: that joins the step before. A step of one image moves the weights as far as one of
+    thirty-two, in a direction that is mostly chance; a few of them can spoil a training.
+
+    Args:
+        n: images in the set.
+        batch: images per step.
+
+    Example:
+        >>> from ld3m_min.training import batch_sizes
+        >>> batch_sizes(72, 32), batch_sizes(65, 32), batch_sizes(10, 32)
+        ([32, 32, 8], [32, 33], [10])
+    """
+    sizes, rest = [batch] * (n // batch), n % batch
+    if sizes and 8 * rest < batch:
+        sizes[-1] += rest
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
 class Draws:
     """Batches and augmentation draws of R trainings, each from its own generator.
 
@@ -240,7 +264,7 @@ class Draws:
     """
 
     def __init__(self, n: int, batch: int, size: int, dsa: DSA) -> None:
-        self.n, self.batch, self.size, self.dsa = n, batch, size, dsa
+        self.n, self.sizes, self.size, self.dsa = n, batch_sizes(n, batch), size, dsa
 
     def epoch(self, generators: Iterable[torch.Generator]) -> list[StepDraws]:
         """The draws of one epoch's steps.
@@ -253,7 +277,7 @@ class Draws:
         """
         trainings = []
         for g in generators:
-            order = torch.split(torch.randperm(self.n, generator=g), self.batch)
+            order = torch.split(torch.randperm(self.n, generator=g), self.sizes)
             trainings.append([(index, self.dsa.draw(len(index), self.size, g)) for index in order])
         return [
             StepDraws(torch.stack([index for index, _ in same]), [draw for _, draw in same])

@@ -10,7 +10,7 @@
 # (nb-quickstart)=
 # # Distil ten digits
 #
-# How much better than ten real images can ten made ones be? Make them, and see.
+# How much better than ten real images can ten synthetic ones teach? Make them, and see.
 #
 # **You will** distil 1,000 real images of handwritten digits into ten synthetic ones, one for each
 # class, with LD3M; look at them; and train networks that took no part in the distillation on
@@ -38,10 +38,18 @@ import importlib.util
 import subprocess
 import sys
 
-# in a clone without the package: install it, once
+# without the package: install it, once, from the clone that this notebook
+# is in, or from an address, where a notebook is opened alone (Colab)
 if importlib.util.find_spec("ld3m_min") is None:
+    address = os.environ.get("LD3M_REPOSITORY", "")  # of the repository
+    clone = os.path.exists("../pyproject.toml")
+    if not clone and not address:
+        raise SystemExit('set address = "https://..." above: the repository')
+    what = ["-e", "..[notebooks]"]
+    if not clone:
+        what = [f"ld3m-min[notebooks] @ git+{address}"]
     pip = [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, "-e", "..[notebooks]"], check=True)
+    subprocess.run([*pip, *what], check=True)
     sys.path.insert(0, "..")
 
 import time
@@ -121,8 +129,9 @@ assert (decoded - images).square().mean() < 1e-3, "too much is lost"
 # (section 3.2 of the paper). Noise that is drawn once, the **forward noise**, is mixed into Z. Then
 # each iteration has four steps:
 #
-# 1. The prior removes the noise in T = 10 steps, and c tells each of them what to draw. After each,
-#    some of Z is mixed back in (the {term}`residual`).
+# 1. The prior removes the noise in T = 10 steps, and c tells each of them what to draw. In each
+#    but the last, some of Z is mixed into what the prior guesses (the {term}`residual`, as the
+#    authors' public code has it; the paper's own formula comes in part III).
 # 2. The decoder turns the result into ten images.
 # 3. We draw a new ConvNet, and compute the gradient of its loss on a batch of real images and on
 #    our ten. Their distance, class by class, is what we want small ({term}`gradient matching`, DC).
@@ -169,8 +178,7 @@ fig = show(
 #
 # ```{admonition} Answer
 # :class: dropdown
-# Like digits, but no longer anybody's handwriting. Each now pulls a network the way all the digits
-# of its class do.
+# Like digits, but no longer anybody's handwriting: the strokes are fuller and more regular.
 # ```
 #
 # ```{admonition} Make a prediction
@@ -275,20 +283,25 @@ write_json(Path(out) / "summary.json", summary)
 # 2. Distil with `algorithm="DM"`, another argument of `presets.preset`. Does it move the images
 #    further from the real ones than DC does?
 #    Does that say which set is better?
-# 3. Set `sampler=SamplerConfig(guidance_scale=1.0)`. What does guidance do to the strokes, and to
-#    the seconds?
+# 3. Generate the distilled codes again, with
+#    `generate(prior, Z, c, noise, SamplerConfig(guidance_scale=s))` for s = 1 and s = 3: s says how
+#    far the class is exaggerated. What does that do to the strokes, and to the seconds?
 
 # %% [markdown]
 # ```{admonition} Solution 1
 # :class: dropdown
-# That of the random real images, up to what the autoencoder and the last steps of the chain change:
-# with zero iterations, LD3M's images are the real ones encoded, noised, denoised and decoded. Noise
-# alone would wipe the digits out; the residual, which mixes Z back in at each step, keeps them.
+# That of the random real images, nearly: with zero iterations, LD3M's images are the real ones
+# encoded, noised, denoised and decoded. Noise alone would wipe the digits out; the residual, which
+# mixes Z back in, keeps them. The folded cell shows what is lost, to the eye and to the networks.
 # ```
 
 # %% tags=["hide-cell"] mystnb={"image": {"alt": "Two rows of ten digits, the real ones and LD3M's with zero iterations. The second row shows the same digits, a little smoother."}}
 none = presets.preset(preset, space="ld3m", seed=seed, iterations=0)
 untouched = distil(none, data=data, prior=prior, progress=False)
+read = evaluate(untouched, data, config=protocol).mean()
+print(
+    f"real {100 * results['random real'].mean():.1f} %, LD3M, 0: {100 * read:.1f} %"
+)
 fig = show([before.images(), untouched.images()], ["real", "LD3M, 0"])
 # %% [markdown]
 # ```{admonition} Solution 2

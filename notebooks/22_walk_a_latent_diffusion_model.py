@@ -37,10 +37,18 @@ import importlib.util
 import subprocess
 import sys
 
-# in a clone without the package: install it, once
+# without the package: install it, once, from the clone that this notebook
+# is in, or from an address, where a notebook is opened alone (Colab)
 if importlib.util.find_spec("ld3m_min") is None:
+    address = os.environ.get("LD3M_REPOSITORY", "")  # of the repository
+    clone = os.path.exists("../pyproject.toml")
+    if not clone and not address:
+        raise SystemExit('set address = "https://..." above: the repository')
+    what = ["-e", "..[notebooks]"]
+    if not clone:
+        what = [f"ld3m-min[notebooks] @ git+{address}"]
     pip = [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, "-e", "..[notebooks]"], check=True)
+    subprocess.run([*pip, *what], check=True)
     sys.path.insert(0, "..")
 
 import time
@@ -210,7 +218,8 @@ fig.tight_layout()
 #
 # ```{admonition} Answer
 # :class: dropdown
-# After three: at $t = 201$ more than half is image, at 301 less. The other seven visited steps work
+# After the third: at $t = 201$ more than half is image, at 301 less. The seven steps from there on
+# work
 # on what is mostly noise, and from $t = 701$ on less than a fiftieth of the variance is image.
 # ```
 
@@ -318,7 +327,9 @@ fig.tight_layout()
 # The class is given, so the right digit is drawn even from $t = 701$, where we saw only blotches.
 # The noise is predicted best at $t = 901$: its error falls more than a hundredfold on the way. The
 # image's error rises more than a thousandfold, since the factor does even more. At $t = 901$ it is
-# above 1, the variance of the latents: an empty latent would be nearer. So one guess isn't enough.
+# above 1, the variance of the latents. A perfect network's guess could not be worse than an empty
+# latent; this one's is, because a small error in the noise is multiplied by 1,165. And even a
+# perfect guess from here would be an average of many digits. So a sampler takes several steps.
 # ```
 
 # %% tags=["hide-cell"]

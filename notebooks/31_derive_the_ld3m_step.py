@@ -36,10 +36,18 @@ import importlib.util
 import subprocess
 import sys
 
-# in a clone without the package: install it, once
+# without the package: install it, once, from the clone that this notebook
+# is in, or from an address, where a notebook is opened alone (Colab)
 if importlib.util.find_spec("ld3m_min") is None:
+    address = os.environ.get("LD3M_REPOSITORY", "")  # of the repository
+    clone = os.path.exists("../pyproject.toml")
+    if not clone and not address:
+        raise SystemExit('set address = "https://..." above: the repository')
+    what = ["-e", "..[notebooks]"]
+    if not clone:
+        what = [f"ld3m-min[notebooks] @ git+{address}"]
     pip = [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, "-e", "..[notebooks]"], check=True)
+    subprocess.run([*pip, *what], check=True)
     sys.path.insert(0, "..")
 
 import math
@@ -379,7 +387,7 @@ assert final_variance(1000, 2) < 0.01
 # With $\sigma_t$ the variance comes out right as the steps become finer (with few steps, too little
 # noise is added, as is known of this choice of $\sigma_t$). With its square it dies out, and the
 # more so the more steps there are; what that does to images is measured in [another
-# notebook](nb-diff-sigma). The square is a slip of the pen, and the package adds
+# notebook](nb-diff-sigma). We take the square for a slip, and the package adds
 # $\sigma_t\,\varepsilon_t$.
 #
 # ## Other decays

@@ -37,10 +37,18 @@ import importlib.util
 import subprocess
 import sys
 
-# in a clone without the package: install it, once
+# without the package: install it, once, from the clone that this notebook
+# is in, or from an address, where a notebook is opened alone (Colab)
 if importlib.util.find_spec("ld3m_min") is None:
+    address = os.environ.get("LD3M_REPOSITORY", "")  # of the repository
+    clone = os.path.exists("../pyproject.toml")
+    if not clone and not address:
+        raise SystemExit('set address = "https://..." above: the repository')
+    what = ["-e", "..[notebooks]"]
+    if not clone:
+        what = [f"ld3m-min[notebooks] @ git+{address}"]
     pip = [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, "-e", "..[notebooks]"], check=True)
+    subprocess.run([*pip, *what], check=True)
     sys.path.insert(0, "..")
 
 import math
@@ -276,8 +284,8 @@ _ = axis.legend()
 # ```{admonition} Answer
 # :class: dropdown
 # The encoder's are far below. On the inverted ones the prior does worse than predicting nothing
-# while $t$ is small. So the inversion costs more and gives latents that the prior knows nothing of.
-# That is an argument for the encoder that the paper does not make.
+# while $t$ is small. So the inversion costs more, and gives latents on which the prior errs many
+# times as much.
 # ```
 
 # %% tags=["hide-cell"]

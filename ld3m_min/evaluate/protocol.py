@@ -18,6 +18,7 @@ from torch import Generator, Tensor, nn
 from ld3m_min.augment import DSA
 from ld3m_min.config import EvalConfig
 from ld3m_min.data.dataset import ImageDataset
+from ld3m_min.training import batch_sizes
 
 
 def lr_factor(epoch: int, epochs: int) -> float:
@@ -68,10 +69,11 @@ def train_network(
         network.parameters(), lr=lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     dsa, average = DSA(config.dsa), [p.detach().clone() for p in network.parameters()]
+    sizes = batch_sizes(len(images), config.batch)
     network.train()
     for epoch in range(config.epochs):
         sgd.param_groups[0]["lr"] = lr * lr_factor(epoch, config.epochs)
-        for index in torch.randperm(len(images), generator=generator).split(config.batch):
+        for index in torch.randperm(len(images), generator=generator).split(sizes):
             index = index.to(images.device)
             loss = F.cross_entropy(network(dsa(images[index], generator)), labels[index])
             sgd.zero_grad()

@@ -56,6 +56,11 @@ def _longer(config: DistilConfig) -> DistilConfig:
     return replace(config, iterations=3 * config.iterations)
 
 
+def _slower(config: DistilConfig) -> DistilConfig:
+    """A configuration at a third of its rate, the next one that a search tries."""
+    return replace(config, lr=config.lr / 3)
+
+
 def _approximate_mtt(config: DistilConfig) -> DistilConfig:
     """A configuration with MTT's gradient as the public code has it."""
     return replace(config, mtt=replace(config.mtt, gradient="approximate"))
@@ -94,13 +99,13 @@ def _fine_tuned(config: DistilConfig, kind: str) -> DistilConfig:
     return replace(config, prior=f"{kind}-{config.prior}")
 
 
-SOFT_LABELS, LONGER = "soft-labels", "longer"
+SOFT_LABELS, LONGER, SLOWER = "soft-labels", "longer", "slower"
 # whose choice of one image per class is the same for every seed
 SEEDLESS = ("herding", "k-means", "class-mean")
 ABLATION = ("z-only", "c-only", "no-residual")  # table 4
 RAISED_Z = "no-residual-z34"
 # training steps of a prior, which is a preset of its own
-PRIOR_STEPS = {"prior-1k": "1k", "prior-5k": "5k", "prior-20k": "20k"}
+PRIOR_STEPS = {"prior-1k": "1k", "prior-6k": "6k", "prior-19k": "19k"}
 # priors whose denoiser knows nothing: arguments of `LatentDiffusionPrior.randomised` (table 3).
 # As the public code has it; with random weights; and with a random autoencoder as well
 RANDOM_PRIORS: dict[str, dict[str, Any]] = {
@@ -134,6 +139,7 @@ VARIANTS: dict[str, Callable[[DistilConfig], DistilConfig]] = {
     **DIFFERENT,
     SOFT_LABELS: _unchanged,  # of the evaluation
     LONGER: _longer,
+    SLOWER: _slower,
     "256px": _unchanged,  # its size is asked of the preset, which knows what else changes there
 }
 

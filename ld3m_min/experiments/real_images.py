@@ -25,6 +25,7 @@ from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import EvalResult, Trainable, evaluate
 from ld3m_min.experiments.places import RECORDS, RUNS
 from ld3m_min.experiments.records import add_entry
+from ld3m_min.experiments.resampling import checked_seeds
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
 from ld3m_min.io.files import read_json
@@ -33,7 +34,7 @@ from ld3m_min.io.stop import stoppable
 from ld3m_min.io.values import within
 from ld3m_min.presets import eval_preset, for_larger_sets
 
-COUNTS = (1, 2, 5, 10, 20, 50, 100, 0)  # real images of each class; 0 is all of them
+COUNTS = (1, 2, 3, 5, 10, 20, 50, 100, 0)  # real images of each class; 0 is all of them
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,22 @@ def worth(record: Mapping[str, Any], accuracy: float) -> float:
     return n or math.nan
 
 
+def accuracy_at(record: Mapping[str, Any], n: float) -> float:
+    """The accuracy that so many random real images of each class give, by the curve of a record.
+
+    Args:
+        record: of :func:`measure`.
+        n: images of each class, between the least and the largest count; not a whole number where
+            it is read off bytes.
+
+    Raises:
+        InputError: the record has fewer than two counts, or n lies outside of them.
+    """
+    counts, values = _measured(record)
+    within(n, f"in [{counts[0]}, {counts[-1]}]", "images of each class")
+    return float(np.interp(math.log(n), np.log(counts), [v.mean() for v in values]))
+
+
 def worth_interval(
     record: Mapping[str, Any],
     accuracies: Float[NDArray[np.float64], "S R"],
@@ -165,10 +182,11 @@ def worth_interval(
     level: float = 0.95,
     resamples: int = 2000,
 ) -> tuple[float, float]:
-    """Interval of :func:`worth`: distillations and random real images are both drawn again.
+    """Interval of :func:`worth`, with the luck of the distillations and that of the real images.
 
-    Percentiles of a bootstrap over the seeds of the system and, for each count, over the draws of
-    the curve.
+    Each mean, of the system over its seeds and of each count over its draws, is drawn from what n
+    values say of a mean (Student's t around it, with n - 1 degrees), and the worth read off anew.
+    So few draws make it wide. A count with a single draw is taken as it is.
 
     Args:
         record: of :func:`measure`.
@@ -181,22 +199,28 @@ def worth_interval(
         Its ends; 0 stands for below the curve, infinity for above it.
 
     Raises:
-        InputError: the record has fewer than two counts.
+        InputError: the record has fewer than two counts; there is one seed, which says nothing of
+            how others would do.
     """
     counts, values = _measured(record)
     seeds = accuracies.mean(1)
-    found = [
-        _read_off(
-            counts,
-            [rng.choice(v, len(v)).mean() for v in values],
-            rng.choice(seeds, len(seeds)).mean(),
-        )
-        for _ in range(resamples)
-    ]
+    checked_seeds(len(seeds), level)
+    points = np.stack([_possible_means(v, rng, resamples) for v in values], axis=1)
+    reached = _possible_means(seeds, rng, resamples)
+    found = [_read_off(counts, *both) for both in zip(points, reached, strict=True)]
     tail = (1 - level) / 2
     # the nearest of them, since infinity cannot be averaged
     low, high = np.quantile(found, (tail, 1 - tail), method="nearest")
     return float(low), float(high)
+
+
+def _possible_means(values: NDArray[np.float64], rng: Generator, size: int) -> NDArray[np.float64]:
+    """Draws of the mean that values have been measured of, by Student's t; of one value, itself."""
+    n, middle = len(values), float(values.mean())
+    if n < 2:
+        return np.full(size, middle)
+    drawn: NDArray[np.float64] = rng.standard_t(n - 1, size)
+    return middle + drawn * float(values.std(ddof=1)) / math.sqrt(n)
 
 
 def _measured(record: Mapping[str, Any]) -> tuple[list[int], list[NDArray[np.float64]]]:
@@ -208,7 +232,9 @@ def _measured(record: Mapping[str, Any]) -> tuple[list[int], list[NDArray[np.flo
     return counts, [known[n].values() for n in counts]
 
 
-def _read_off(counts: Sequence[int], means: Sequence[float], accuracy: float) -> float:
+def _read_off(
+    counts: Sequence[int], means: Sequence[float] | NDArray[np.float64], accuracy: float
+) -> float:
     """The count at which a curve reaches an accuracy; 0 below it, infinity above it."""
     risen = np.maximum.accumulate(means)  # it can only rise
     return float(np.exp(np.interp(accuracy, risen, np.log(counts), left=-np.inf, right=np.inf)))

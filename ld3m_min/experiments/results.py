@@ -103,6 +103,8 @@ class Results:
     def worth(self, cell: Cell) -> str:
         """How many random real images of each class do as well, with a 95 % interval, as text.
 
+        One set alone has no interval: it says nothing of how another would do.
+
         Args:
             cell: with seed 0.
         """
@@ -110,13 +112,14 @@ class Results:
             return ""
         known, accuracies = max(real_images.curve(self.real)), self.runs[cell].trainings()
         n = real_images.worth(self.real, float(accuracies.mean()))
-        rng = np.random.default_rng(0)
-        ends = real_images.worth_interval(self.real, accuracies, rng)
 
         def said(x: float) -> str:
             return "< 1" if math.isnan(x) or x < 1 else f"> {known}" if x > known else f"{x:.1f}"
 
-        low, high = map(said, ends)
+        if len(accuracies) < 2:
+            return said(n)
+        rng = np.random.default_rng(0)
+        low, high = map(said, real_images.worth_interval(self.real, accuracies, rng))
         return said(n) if low == high else f"{said(n)} ({low} to {high})"
 
     def norm(self, cell: Cell, code: str = "Z") -> str:

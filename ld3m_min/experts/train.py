@@ -32,7 +32,7 @@ from ld3m_min.io.seeds import seeded
 from ld3m_min.io.stop import stoppable
 from ld3m_min.io.threads import side_by_side
 from ld3m_min.networks import Network, build_network, flat_parameters
-from ld3m_min.training import Draws, Group, fast_layout, group_size, stacks
+from ld3m_min.training import Draws, Group, batch_sizes, fast_layout, group_size, stacks
 
 
 @ordinary_modes()
@@ -268,9 +268,10 @@ def train_expert(
     network = _network(config, data, which).to(device).train()
     sgd = torch.optim.SGD(network.parameters(), lr=m.expert_lr)
     dsa, labels, theta = DSA(config.dsa), data.train.labels.to(device), [flat_parameters(network)]
+    sizes = batch_sizes(len(data.train), m.expert_batch)
     for epoch in range(m.max_start_epoch + m.expert_epochs):
         generator = seeded(config.seed, "expert epoch", which, epoch)
-        for index in torch.randperm(len(data.train), generator=generator).split(m.expert_batch):
+        for index in torch.randperm(len(data.train), generator=generator).split(sizes):
             x = dsa(data.normalise(data.train.take(index).to(device)), generator)
             loss = F.cross_entropy(network(x), labels[index.to(device)])
             sgd.zero_grad()

@@ -18,6 +18,7 @@ from ld3m_min.io.stop import stoppable
 from ld3m_min.networks import Network, build_network
 from ld3m_min.prior.kept import keep_tensors, kept_tensors
 from ld3m_min.prior.real_images import ImageSet, RealImages
+from ld3m_min.training import batch_sizes
 
 # what the classifier is shown later doesn't change it
 _SHOWN_LATER = ("held_out", "per_class", "steps", "guidance_scale")
@@ -138,12 +139,13 @@ def _fit(
     images, labels = data.train.images.to(device), data.train.labels.to(device)
     chosen = some_of_each(data.train, config.images)
     adam = torch.optim.Adam(network.parameters(), lr=config.lr)
-    steps, step = config.epochs * -(-len(chosen) // config.batch), 0
+    sizes = batch_sizes(len(chosen), config.batch)
+    steps, step = config.epochs * len(sizes), 0
     network.train()
     with stoppable() as stop:
         for epoch in bar(range(config.epochs), desc="classifier", show=progress):
             g = seeded(0, "judge epoch", epoch)  # the name decides which numbers are drawn
-            for index in chosen[torch.randperm(len(chosen), generator=g)].split(config.batch):
+            for index in chosen[torch.randperm(len(chosen), generator=g)].split(sizes):
                 rise, fall = 10 * (step + 1) / steps, (steps - step) / (0.9 * steps)
                 for group in adam.param_groups:  # up over a tenth of the steps, then down to zero
                     group["lr"] = config.lr * min(rise, 1.0, fall)

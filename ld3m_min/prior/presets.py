@@ -88,7 +88,7 @@ PRIOR_PRESETS = {
             unet_steps=steps,
             about=f"`imagenette-64` with a denoiser of {steps:,} steps",
         )
-        for end, steps in (("1k", 1000), ("5k", 5000), ("20k", 20_000))
+        for end, steps in (("1k", 1000), ("6k", 6500), ("19k", 19_000))
     },
     "imagenette-64-smoke": PriorConfig(
         "imagenette-64-smoke",

@@ -1,5 +1,7 @@
 """Buttons that open a notebook on Colab and Binder: with an address, and only then."""
 
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -87,3 +89,34 @@ def test_binder_installs_what_the_notebooks_need():
     lines = (ROOT / ".binder" / "requirements.txt").read_text().split("\n")
     assert lines[:2] == ["-c ../constraints.txt", "-e .[notebooks]"]
     assert (ROOT / ".binder" / "runtime.txt").read_text().startswith("python-3.")
+
+
+def install_cell(notebook):
+    """The lines of a notebook that install the package where it isn't there."""
+    source = (ROOT / "notebooks" / notebook).with_suffix(".py").read_text(encoding="utf-8")
+    start = source.index("# without the package: install it")
+    return source[start : source.index("sys.path.insert", start)]
+
+
+def test_every_notebook_installs_in_the_same_way():
+    names = [p.stem for p in (ROOT / "notebooks").glob("[0-9]*.py")]
+    assert names and len({install_cell(n) for n in names}) == 1
+
+
+def test_a_notebook_installs_from_its_clone_or_from_an_address(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", lambda words, check: asked.append(words[5:]))
+    names = {"os": os, "sys": sys, "subprocess": subprocess, "importlib": importlib}
+
+    def opened_in(folder):
+        monkeypatch.chdir(folder)
+        exec(install_cell("00_quickstart"), dict(names))
+        return asked[-1]
+
+    assert opened_in(ROOT / "notebooks") == ["-e", "..[notebooks]"]
+    monkeypatch.delenv("LD3M_REPOSITORY", raising=False)
+    with pytest.raises(SystemExit, match="set address"):
+        opened_in(tmp_path)
+    monkeypatch.setenv("LD3M_REPOSITORY", "https://github.com/somebody/ld3m")
+    assert opened_in(tmp_path) == ["ld3m-min[notebooks] @ git+https://github.com/somebody/ld3m"]

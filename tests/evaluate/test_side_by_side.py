@@ -28,12 +28,22 @@ from ld3m_min.io.threads import side_by_side
 from ld3m_min.networks import build_network, flat_parameters
 from ld3m_min.presets import eval_preset, preset
 from ld3m_min.run import random_real
-from ld3m_min.training import Draws, Group, group_size, stacks
+from ld3m_min.training import Draws, Group, batch_sizes, group_size, stacks
 
 
 @pytest.fixture(scope="module")
 def real(digits):
     return random_real(preset("smoke"), data=digits)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 32, 256])
+def test_no_step_of_an_epoch_takes_a_few_images_alone(batch):
+    for n in range(1, 3 * batch + 2):
+        sizes = batch_sizes(n, batch)
+        assert sum(sizes) == n
+        assert len(sizes) == 1 or 8 * min(sizes) >= batch, (n, sizes)
+        assert max(sizes) < batch * 9 / 8
+    assert batch_sizes(161, 32) == [32, 32, 32, 32, 33], "one image alone spoiled a training"
 
 
 def networks(name, n, norm="instance"):

@@ -182,7 +182,7 @@ def test_variants_change_what_they_say():
     assert replace(raised, z_rate=1.0) == config("no-residual")
     root = float(alphas_cumprod(ldm_scheduler())[timesteps(raised.sampler.steps)[-1]]) ** 0.5
     assert raised.z_rate == pytest.approx(1 / root, rel=0.01)
-    assert config("prior-5k").prior == "imagenette-128-5k"
+    assert config("prior-6k").prior == "imagenette-128-6k"
     assert config("256px").size == 256 and config("256px").sampler.steps == 20
     assert all(config(v) == base for v in RANDOM_PRIORS)  # `load_prior` draws their weights
     assert replace(config("other-prior"), prior=base.prior) == base
