@@ -299,9 +299,8 @@ write_json(Path(out) / "summary.json", summary)
 none = presets.preset(preset, space="ld3m", seed=seed, iterations=0)
 untouched = distil(none, data=data, prior=prior, progress=False)
 read = evaluate(untouched, data, config=protocol).mean()
-print(
-    f"real {100 * results['random real'].mean():.1f} %, LD3M, 0: {100 * read:.1f} %"
-)
+at_start = results["random real"].mean()
+print(f"real {100 * at_start:.1f} %, LD3M, 0: {100 * read:.1f} %")
 fig = show([before.images(), untouched.images()], ["real", "LD3M, 0"])
 # %% [markdown]
 # ```{admonition} Solution 2

@@ -30,6 +30,7 @@ import os
 preset = os.environ.get("LD3M_PRESET", "cpu")
 seed = 0  # of every random draw
 out = os.environ.get("LD3M_OUT", "../runs/losses")  # for the measured angles
+sliders = False  # True, with a live kernel: a section has sliders
 
 # %% tags=["hide-cell"]
 import importlib.util
@@ -932,6 +933,35 @@ for _, values in results.values():
 for x in learned[1:]:
     coloured = (x - x.mean(1, keepdim=True)).square().mean()
     assert coloured > 10 * (start - start.mean(1, keepdim=True)).square().mean()
+
+# %% [markdown]
+# ## Move it yourself
+#
+# Set `sliders = True` in the parameters, and the next cell has a slider for the student's rate and
+# one for the inner steps. From which rate on do the two gradients of MTT have little in common?
+# (The page before this notebook has [three losses that move](explore-losses) without a kernel.)
+
+
+# %% mystnb={"image": {"alt": "The angle between the exact gradient of MTT and the public code's, in degrees, over the number of inner steps, for one rate. It is zero for one step and grows with the steps."}}
+def angles(rate, steps):
+    """Exact gradient to the public code's, for 1 to so many inner steps."""
+    counts, found = range(1, steps + 1), []
+    for n in counts:
+        pair = gradients(exact, n, rate)[1], approximate(n, rate)
+        a, b = (g.flatten() for g in pair)
+        cosine = torch.cosine_similarity(a, b, dim=0).clamp(max=1)
+        found.append(cosine.arccos().rad2deg().item())
+    _, axis = plot(figsize=(4.6, 2.6))
+    axis.plot(counts, found, "o-", color=BLUE)
+    axis.set(xlabel="inner steps", ylabel="angle, degrees", ylim=(0, None))
+    axis.set_title(f"rate {rate:g}")
+    plt.show()
+
+
+choices = (0.02, 0.005, 0.01, 0.05, 0.1), (8, 2, 4, 16)
+viz.with_sliders(angles, sliders, rate=choices[0], steps=choices[1])
+# %% [markdown]
+# *The angle between the two gradients of the images.*
 
 # %% [markdown]
 # ## Exercises

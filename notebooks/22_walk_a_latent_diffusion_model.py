@@ -31,6 +31,7 @@ import os
 preset = os.environ.get("LD3M_PRESET", "cpu")
 seed = 0  # of every random draw
 out = os.environ.get("LD3M_OUT", "../runs/diffusion")  # for the sampled digits
+sliders = False  # True, with a live kernel: a section has sliders
 
 # %% tags=["hide-cell"]
 import importlib.util
@@ -62,6 +63,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from ld3m_min.data import load_data
 from ld3m_min.experiments import figures as viz
+from ld3m_min.experiments.figures import BLUE, GREY, ORANGE
 from ld3m_min.io.seeds import seeded
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.residual import NO_RESIDUAL
@@ -75,7 +77,7 @@ from ld3m_min.sampler import (
 torch.set_grad_enabled(False)  # until the last section nothing is learned
 data = load_data("digits")
 prior = LatentDiffusionPrior.from_pretrained("digits")
-BLUE, ORANGE, PURPLE, GREY = "#1f5fa8", "#b4530a", "#7a3fa0", "#57606a"
+viz.use_style()
 
 
 def show(rows, row_labels, titles=None, columns=5, scale=0.6):
@@ -703,6 +705,32 @@ print("d image / dZ", tuple(to_Z.shape), "d image / dc", tuple(to_c.shape))
 assert all(g.isfinite().all() and g.norm() > 0 for g in (to_Z, to_c))
 frozen = [p for m in prior.modules for p in m.parameters()]
 assert not any(p.requires_grad for p in frozen), "the prior stays frozen"
+
+# %% [markdown]
+# ## Move it yourself
+#
+# Set `sliders = True` in the parameters, and the next cell has a slider for the class, the guidance
+# and the number of steps. How few steps still draw a digit, and does more guidance need fewer?
+
+
+# %% mystnb={"image": {"alt": "Three samples of the digit 7, drawn with guidance 3 in ten steps."}}
+def three(k, guidance, T):
+    """Samples of one class, from three noises."""
+    config = SamplerConfig(
+        steps=T, guidance_scale=guidance, residual=NO_RESIDUAL
+    )
+    start = torch.zeros_like(noise[:3])
+    with torch.no_grad():
+        made = generate(prior, start, everyone[[k] * 3], noise[:3], config)
+    show([made], [f"s = {guidance:g}\nT = {T}"], columns=3, scale=1)
+    plt.show()
+
+
+choices = (3.0, 0.0, 1.0, 6.0, 12.0), (10, 1, 2, 5, 20)
+some = (7, *range(7), 8, 9)
+viz.with_sliders(three, sliders, k=some, guidance=choices[0], T=choices[1])
+# %% [markdown]
+# *One class, three noises.*
 
 # %% [markdown]
 # ## Exercises

@@ -30,6 +30,7 @@ preset = os.environ.get("LD3M_PRESET", "smoke")
 seed = 0  # of every random draw
 # where the figure of the gradients goes
 out = os.environ.get("LD3M_OUT", "../runs/derive_the_ld3m_step")
+sliders = False  # True, with a live kernel: a section has sliders
 
 # %% tags=["hide-cell"]
 import importlib.util
@@ -60,6 +61,8 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from ld3m_min import sampler
 from ld3m_min.data import load_data
+from ld3m_min.experiments import figures as viz
+from ld3m_min.experiments.figures import BLUE, GREY, ORANGE, PURPLE
 from ld3m_min.io.seeds import seeded
 from ld3m_min.networks import build_network
 from ld3m_min.prior import LatentDiffusionPrior
@@ -70,12 +73,12 @@ from ld3m_min.residual import (
     PUBLIC_RESIDUAL,
     Residual,
 )
-from ld3m_min.sampler import SamplerConfig, generate_latents
+from ld3m_min.sampler import SamplerConfig, generate, generate_latents
 from ld3m_min.spaces import draw_initial_images
 from ld3m_min.spaces.ld3m import forward_noise
 
+viz.use_style()
 set_matplotlib_formats("png")
-BLUE, ORANGE, PURPLE, GREY = "#1f5fa8", "#b4530a", "#7a3fa0", "#57606a"
 near = torch.testing.assert_close
 
 # %% [markdown]
@@ -654,7 +657,39 @@ assert norms["none"]["z"][0] > 0.5 * norms["none"]["z"][-1]
 # 1.7 times that of "none". That the
 # factor $\sqrt{\gamma_T}$ limits it holds for every prior, since it is the chain rule.
 # ```
+
+# %% [markdown]
+# ## Move it yourself
 #
+# Set `sliders = True` in the parameters, and the next cell has a slider for each choice that makes
+# a residual. Which of them changes the digits most, and which the gradient of $\Z$?
+
+
+# %% mystnb={"image": {"alt": "Five digits through the public code's residual in ten steps, with the norms of the gradients of Z and c above."}}
+def through(into, source, decay, T):
+    """Digits through a residual, and the norms of both gradients."""
+    config = SamplerConfig(steps=T, residual=Residual(into, source, decay))
+    with torch.no_grad():
+        made = generate(prior, Z, c, noise, config)[shown]
+    found = gradients(config)
+    fig = viz.image_grid(made, len(shown), scale=0.8)
+    title = f"gradient of Z {found['Z']:.2g}, of c {found['c']:.2g}"
+    fig.suptitle(title, fontsize=10, y=1.12)
+    plt.show()
+
+
+viz.with_sliders(
+    through,
+    sliders,
+    into=("x0", "mean", "noise"),
+    source=("clean", "noised"),
+    decay=("linear", "exponential", "cosine", "sqrt", "constant"),
+    T=(10, 2, 5, 20),
+)
+# %% [markdown]
+# *The same codes and noise throughout.*
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Give equation (6) a weight that uses the first prediction, and still falls linearly to the end.

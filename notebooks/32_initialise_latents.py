@@ -31,6 +31,7 @@ preset = os.environ.get("LD3M_PRESET", "smoke")
 seed = 0  # of every random draw
 # where the inversion's curve goes
 out = os.environ.get("LD3M_OUT", "../runs/initialise_latents")
+sliders = False  # True, with a live kernel: a section has sliders
 
 # %% tags=["hide-cell"]
 import importlib.util
@@ -442,6 +443,36 @@ small, large = (forward_noise((n, 3, 8, 8), seed) for n in (10, 20))
 assert torch.equal(small, large[:10])
 
 # %% [markdown]
+# ## Move it yourself
+#
+# Set `sliders = True` in the parameters, and the next cell has a slider for the digit of $\Z$, that
+# of $c$, and the residual. Who wins, and does it depend on the pair?
+
+
+# %% mystnb={"image": {"alt": "Three digits. The one that Z comes from, the one that is generated from its Z under the class of another, and that other."}}
+def who(Z_of, c_of, residual):
+    """The digit of Z, what is generated, and the digit of c."""
+    sampler = VARIANTS[residual]
+    with torch.no_grad():
+        made = generate(prior, Z[[Z_of]], c[[c_of]], noise[[Z_of]], sampler)
+    row = torch.cat([images[[Z_of]], made, images[[c_of]]])
+    titles = [f"Z of {Z_of}", residual, f"c of {c_of}"]
+    show([row], [""], titles, columns=3, scale=1.1)
+    plt.show()
+
+
+digits = tuple(range(10))
+viz.with_sliders(
+    who,
+    sliders,
+    Z_of=(3, *digits[:3], *digits[4:]),
+    c_of=(7, *digits[:7], *digits[8:]),
+    residual=tuple(VARIANTS),
+)
+# %% [markdown]
+# *Left and right, the real digits; in the middle, what is made of one's $\Z$ and the other's $c$.*
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Start the inversion from the encoder's latent. What does it gain, and what does it lose?
@@ -506,5 +537,6 @@ assert 0.3 < right < 0.8
 # 10$ almost nothing of $\Z$ is left in $z_T$, so only a clean residual keeps the image that one
 # started from. The forward noise is part of the set, and must be saved with it.
 #
-# **Next:** the gradient has to come back through all $T$ steps. {doc}`../book/method/33_memory`
-# derives what that costs, and {doc}`33_trade_memory_for_time` measures it.
+# **Next:** the gradient has to come back through all $T$ steps. Does it survive?
+# {doc}`../book/method/34_gradient` measures it. {doc}`../book/method/33_memory` derives what it
+# costs, and {doc}`33_trade_memory_for_time` measures that.

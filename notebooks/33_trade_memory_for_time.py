@@ -32,6 +32,7 @@ preset = os.environ.get("LD3M_PRESET", "smoke")
 seed = 0  # of every random draw
 # where the table of plans goes
 out = os.environ.get("LD3M_OUT", "../runs/trade_memory_for_time")
+sliders = False  # True, with a live kernel: a section has sliders
 
 # %% tags=["hide-cell"]
 import importlib.util
@@ -252,8 +253,8 @@ _ = axis.set_title("Every step has a part in the gradient of c")
 #
 # ```{admonition} Answer
 # :class: dropdown
-# The first one. On this toy $c$ moves the next state most at $t = 4$, and the later steps don't undo
-# that. The last step, from $t = 1$, changes almost nothing.
+# The first one. On this toy $c$ moves the next state most at $t = 4$, and the later steps don't
+# undo that. The last step, from $t = 1$, changes almost nothing.
 # ```
 
 # %% tags=["hide-cell"]
@@ -483,7 +484,42 @@ assert degrees < 5 and 0.4 < memory < 0.8
 # :class: dropdown
 # Half a degree at $T = 2$. The states, the schedule and the first and last layers stay in float32.
 # ```
+
+# %% [markdown]
+# ## Move it yourself
 #
+# Set `sliders = True` in the parameters, and the next cell has a slider for $T$ and one for the
+# images of a class. Which plan's memory does not grow with $T$, and which grows with neither?
+
+
+# %% mystnb={"image": {"alt": "Bars of the forecast memory of seven plans on a logarithmic axis, for ten images and ten steps. One-pass needs most, chunks least."}}
+def need(T, per_class):
+    """The planner's memory of each plan; nothing is computed."""
+    longer = presets.preset(
+        "cpu",
+        algorithm="DC",
+        ipc=per_class,
+        sampler=SamplerConfig(steps=T),
+    )
+    plans = ordered_plans(T)
+    bytes_of = [
+        forecast(prior, longer, p, matching=False).peak_bytes / MIB
+        for p in plans.values()
+    ]
+    _, axis = plot(figsize=(4.6, 2.6))
+    bars = axis.barh(list(plans), bytes_of, color=BLUE)
+    axis.bar_label(bars, [f" {b:,.0f}" for b in bytes_of], fontsize=9)
+    axis.set(xscale="log", xlabel="MiB", xlim=(1, 40 * max(bytes_of)))
+    axis.invert_yaxis()
+    axis.set_title(f"T = {T}, {10 * per_class} images")
+    plt.show()
+
+
+viz.with_sliders(need, sliders, T=(10, 2, 5, 20, 40), per_class=(1, 2, 10))
+# %% [markdown]
+# *Forecast for the digits' generator alone, in float32.*
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. With `PER_STEP`, which part of the generator sets the peak? Use `forecast(...).held_bytes` and

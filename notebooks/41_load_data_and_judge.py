@@ -31,6 +31,7 @@ subset = "imagenette"  # shown if LD3M_DATA says where its images are
 seed = 0  # of every random draw
 # where the small image folder goes
 out = os.environ.get("LD3M_OUT", "../runs/load_data_and_judge")
+sliders = False  # True, with a live kernel: a section has sliders
 
 # %% tags=["hide-cell"]
 import importlib.util
@@ -473,6 +474,33 @@ for x in covered["Student's t"].values():
     assert abs(x - 95) < 0.5
 assert covered["± 1.96 errors"][2] < 75
 assert 85 < covered["± standard deviation"][5] < 92
+
+# %% [markdown]
+# ## Move it yourself
+#
+# Set `sliders = True` in the parameters, and the next cell has a slider for the number of repeats.
+# How wide are the intervals with two, and how many of forty miss the truth?
+
+
+# %% mystnb={"image": {"alt": "Forty intervals of the mean of five repeats around a dotted line at 80 per cent. All but one or two cross the line; those that miss are orange."}}
+def forty(repeats):
+    """Forty times so many repeats, and Student's t of each."""
+    x = np.random.default_rng(seed).normal(80, 2, (40, repeats))
+    quantile = stats.t.ppf(0.975, repeats - 1)
+    half, middle = quantile * x.std(1, ddof=1) / repeats**0.5, x.mean(1)
+    _, axis = plot(figsize=(4.6, 2.6))
+    for hit, colour in ((True, BLUE), (False, ORANGE)):
+        at = np.flatnonzero((abs(middle - 80) < half) == hit)
+        axis.errorbar(at, middle[at], half[at], fmt="o", ms=3, color=colour)
+    axis.axhline(80, ls=":", color=GREY)
+    axis.set(xlabel="experiments", ylabel="accuracy, %")
+    axis.set_title(f"{repeats} repeats each")
+    plt.show()
+
+
+viz.with_sliders(forty, sliders, repeats=(5, 2, 3, 8, 10))
+# %% [markdown]
+# *Repeats are drawn from a normal distribution around 80 with a deviation of 2.*
 
 # %% [markdown]
 # ## Exercises

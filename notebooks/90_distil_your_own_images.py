@@ -161,6 +161,8 @@ show(torch.cat(first[:8]), K, row_labels=data.classes[:8])
 plt.show()
 
 # %% [markdown]
+# *Eight pictures of each kind, as the package sees them.*
+#
 # ## One command
 #
 # The command picks what is learned by what there is. Without a prior of these images it learns
@@ -202,6 +204,8 @@ show(rows, len(data.classes), data.classes, ["a real one", "distilled"], 0.9)
 plt.show()
 
 # %% [markdown]
+# *Above, the real pictures that the set started from; below, what was learned.*
+#
 # ```{admonition} Answer
 # :class: dropdown
 # Like one thing with traces of others. Pixels start at a real picture and are moved until a network
@@ -225,6 +229,8 @@ axis.set(xlabel="iteration", ylabel="loss", yscale="log")
 plt.show()
 
 # %% [markdown]
+# *The loss of each iteration, summed over the kinds.*
+#
 # ## Is it worth it?
 #
 # The report answers it: networks are trained on the distilled pictures, on as many random real

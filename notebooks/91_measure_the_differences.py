@@ -485,9 +485,9 @@ _ = axes[-1].set_xlabel("accuracy, %")
 #
 # ```{admonition} Answer
 # :class: dropdown
-# By about three points, here, of a set that never changed. The excess goes with the spread of single
-# trainings, some four points on these ten real images. Where they vary by 1.3 points, as in the
-# paper's table 1, it is 1.3 points.
+# By about three points, here, of a set that never changed. The excess goes with the spread of
+# single trainings, some four points on these ten real images. Where they vary by 1.3 points, as in
+# the paper's table 1, it is 1.3 points.
 # ```
 
 # %% tags=["hide-cell"]
@@ -701,7 +701,7 @@ assert far > 0.5
 fig = show(torch.cat(rows), 8, row_labels=["latents", "zero output,\neq. (6)"])
 # %% [markdown]
 # **To take away.** On this prior, which code the residual brings in changes the images most, and
-# the best of fifty tests is too high by chance alone. Redrawn noise harms the samplers without a clean
+# the best of fifty tests is too high by chance alone. Redrawn noise harms samplers without a clean
 # source, and the approximate gradient of MTT points elsewhere. The two normalisations do nothing
 # that we could see.
 #

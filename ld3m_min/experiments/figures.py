@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ def worth(found: Results, algorithm: str = "DM") -> Figure | None:
         return None
     known = real_images.curve(found.real)
     counts = sorted(n for n in known if n)
-    figure, axis = plt.subplots(figsize=(6, 3.4))
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.4))
     middle = [100 * known[n].mean() for n in counts]
     spread = [100 * known[n].std() for n in counts]
     axis.errorbar(
@@ -213,6 +213,32 @@ def worth(found: Results, algorithm: str = "DM") -> Figure | None:
     axis.legend(frameon=False, fontsize=8)
     figure.tight_layout()
     return figure
+
+
+def with_sliders(draw: Callable[..., object], live: bool, **controls: Sequence[Any]) -> object:
+    """Draw with the first value of each control; live, again whenever a slider moves.
+
+    Args:
+        draw: takes one value of each control by its name, and shows a picture.
+        live: whether a kernel is there to draw again; the stored notebooks have one picture.
+        controls: values to choose from, the one to begin with first.
+
+    Returns:
+        What `draw` returns, or the sliders with their picture (ipywidgets).
+    """
+    if not live:
+        return draw(**{name: values[0] for name, values in controls.items()})
+    from ipywidgets import SelectionSlider, interactive
+
+    sliders = {
+        name: SelectionSlider(
+            options=values if isinstance(values[0], str) else sorted(values),
+            value=values[0],
+            continuous_update=False,
+        )
+        for name, values in controls.items()
+    }
+    return interactive(draw, **sliders)
 
 
 def strips(

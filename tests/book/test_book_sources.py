@@ -14,6 +14,7 @@ from PIL import Image
 from ld3m_min.commands import COMMANDS
 from ld3m_min.experiments import real_images
 from ld3m_min.experiments.results import Results
+from ld3m_min.storage import Storage
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
@@ -81,21 +82,29 @@ def test_the_readme_shows_what_the_records_say_ten_images_are_worth():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     said = re.search(
         r"\*\*(\d+\.\d)\*\* random real images of each class.*"
-        r"autoencoder alone are worth (\d+\.\d), and learned pixels (\d+\.\d).*"
-        r"nothing is learned, is worth (\d+\.\d)",
+        r"autoencoder alone are worth (\d+\.\d), and learned pixels (\d+\.\d)\. "
+        r"Those of equation \(6\) are worth (\d+\.\d), less than the mean image of each class, "
+        r"for which nothing is learned and which is worth (\d+\.\d)",
         text,
     )
-    systems = ("ld3m-code", "autoencoder", "pixel")
+    systems = ("ld3m-code", "autoencoder", "pixel", "ld3m-paper")
     cells = [found.cell(s, "DM") for s in systems] + [found.cell("class-mean", "none")]
     worth = [found.worth(c).split()[0] for c in cells]
-    assert said and list(said.groups()) == worth
+    assert said and list(said.groups()) == worth and worth[3] < worth[4]
     low, high = re.findall(r"\d+\.\d", found.worth(cells[0]))[1:]
     assert f"(95 % interval {low} to {high})" in text
     small = [found.runs[found.cell(s, "DM")] for s in ("ddif", "fred")]
-    ddif, fred = (f"{100 * runs.trainings().mean():.0f} %" for runs in small)
+    read = " and ".join(f"{100 * runs.trainings().mean():.0f} %" for runs in small)
     sets = "one set each so far" if {len(runs.seeds) for runs in small} == {1} else "sets each"
-    assert f"(DDiF), networks read {ddif}, with frequencies (FreD) {fred}: " in text
-    assert sets in text
+    assert f"Networks read {read} with them (" in text and sets in text
+    digit, field = (
+        Storage(**found.of(found.cell(*c))[0]["bytes"]).smallest.per_class
+        for c in (("random", "none"), ("ddif", "DM"))
+    )
+    fit = field / digit
+    assert f"in the same bytes {fit:.0f} real digits of each class fit" in text
+    taught = real_images.accuracy_at(found.real, fit)
+    assert abs(taught - small[0].trainings().mean()) < 0.005, "and teach as much"
 
 
 def test_the_first_sentences_say_what_the_records_say():
@@ -105,7 +114,7 @@ def test_the_first_sentences_say_what_the_records_say():
     numbers = [f"{100 * x.mean():.0f}" for x in (real[0], real[1], ten)]
     for page in (ROOT / "README.md", ROOT / "book" / "intro.md"):
         said = re.search(
-            r"they read (\d+) of 100 digits.* teach them to read (\d+)\. .* teach them to read (\d+)\.",
+            r"read (\d+) of 100 digits.* teach them to read (\d+)\. .* teach them to read (\d+)\.",
             page.read_text(encoding="utf-8"),
         )
         assert said and list(said.groups()) == numbers, page.name

@@ -110,6 +110,15 @@ class TestShown:
                 alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
                 assert len(alt) > 40, cell.source
 
+    def test_pictures_have_a_caption(self, path):
+        """In italics below it, or below the picture that follows it; solutions have words."""
+        nb = jupytext.read(path).cells
+        folded = [c for c in nb if "hide-cell" in c.metadata.get("tags", [])]
+        shown = [c for c in nb if c not in folded]
+        for cell, after in itertools.pairwise(shown):
+            if "image" in cell.metadata.get("mystnb", {}) and after.cell_type == "markdown":
+                assert re.match(r"\*[^*]", after.source), cell.metadata["mystnb"]["image"]["alt"]
+
     def test_no_truth_value_is_printed(self, path):
         texts = [t for c in code_cells(path) for t in output_texts(c)]
         assert not [t for t in texts if re.search(r"\b(True|False)\b", t)], (

@@ -82,3 +82,45 @@ def test_code_that_is_shown_needs_no_scrolling(page):
         if kind in ("code-cell", "sh", "python") and not re.search(r"remove-(input|cell)", body):
             code = re.sub(r"\A---\n.*?^---\n", "", body, flags=re.S | re.M)
             assert not [line for line in code.splitlines() if len(line) > 80]
+
+
+def test_nothing_of_the_paper_is_without_a_page():
+    """The paper map has each section, equation, table and figure once, and each has a page."""
+    parts = re.split(r"^## ", text("book/start/paper_map"), flags=re.M)
+    rows = {
+        part.split("\n", 1)[0]: re.findall(r"^\* - (.+)\n  - (.+)", part, re.M) for part in parts
+    }
+
+    def numbers(part):
+        """Of a part's rows, without "Paper"; "6–8" and "(1)–(3)" are three each."""
+        for key, _ in rows[part][1:]:
+            first, last = re.match(r"\(?(\d+)\)?(?:–\(?(\d+)\)?)?", key).groups()
+            yield from range(int(first), int(last or first) + 1)
+
+    assert list(numbers("Equations")) == list(range(1, 9))
+    assert list(numbers("Tables")) == list(range(1, 6))
+    assert list(numbers("Figures")) == list(range(1, 16))
+    sections = [key.split()[0] for key, _ in rows["Sections"][1:]]
+    assert sections == [
+        "Abstract,", "2.1", "2.2", "2.3", "3.1", "3.2", "3.3", "4.1", "4.2", "5", "6", "7",
+        "Supplement:",
+    ]  # fmt: skip
+    without = [key for part in rows.values() for key, page in part[1:] if "](" not in page]
+    assert not [key for key in without if key != "1 Overview"], without
+
+
+def test_every_page_of_the_story_is_on_the_paper_map_or_is_ours():
+    """A new page is noticed: what follows the paper stands on its map."""
+    said = text("book/start/paper_map")
+    ours = {"book/start/how_to_run", "book/background/22_live", "book/experiments/speed"}
+    missing = [p for p in PAGES if p not in ours and Path(p).name not in said]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES} - LOOKED_UP))
+def test_a_prediction_is_asked_and_answered_out_of_sight(page):
+    body, exercises = text(page).split("## Exercises\n", 1)
+    asked = len(re.findall(r"\{admonition\} (?:Predict|Before you)", body))
+    folded = re.findall(r":class: [^\n]*dropdown|^tags: [^\n]*hide-(?:output|cell)", body, re.M)
+    assert 1 <= asked <= len(folded)
+    assert "hide-cell" in exercises, "a solution is executed"

@@ -33,3 +33,20 @@ def test_the_style_is_used():
         assert tuple(figure.get_size_inches()) == figures.STYLE["figure.figsize"]
         assert not axis.spines["top"].get_visible()
         plt.close(figure)
+
+
+def test_sliders_draw_again_when_one_moves_and_once_without_a_kernel():
+    drawn = []
+    assert (
+        figures.with_sliders(lambda T, name: drawn.append((T, name)), False, T=(10, 2), name="ab")
+        is None
+    )
+    assert drawn == [(10, "a")]
+    live = figures.with_sliders(
+        lambda T, name: drawn.append((T, name)), True, T=(10, 2, 5), name=("one", "two")
+    )
+    steps, names, _ = live.children
+    assert steps.options == (2, 5, 10) and steps.value == 10 and names.value == "one"
+    steps.value = 5
+    names.value = "two"
+    assert drawn[-1] == (5, "two")
