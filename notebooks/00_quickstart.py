@@ -349,6 +349,6 @@ fig = show(guided, labels)
 # prior turns them into images. A loss that compares networks moves the codes through all steps of
 # the sampler. Ten images that were made this way train networks far better than ten real ones.
 #
-# **Next:** {doc}`../book/start/how_to_run` has the longer runs and the parts of the book; then
-# {doc}`../book/background/21_dataset_distillation` derives the three losses that can move the
-# codes. {doc}`../book/experiments/digits_claim` has what this page only shows, measured.
+# **Next:** {doc}`../book/background/21_dataset_distillation` derives the three losses that can move
+# the codes. {doc}`../book/experiments/digits_claim` has what this page only shows, measured, and
+# {doc}`../book/start/how_to_run` the longer runs.

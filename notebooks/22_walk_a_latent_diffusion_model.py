@@ -726,9 +726,13 @@ def three(k, guidance, T):
     plt.show()
 
 
-choices = (3.0, 0.0, 1.0, 6.0, 12.0), (10, 1, 2, 5, 20)
-some = (7, *range(7), 8, 9)
-viz.with_sliders(three, sliders, k=some, guidance=choices[0], T=choices[1])
+viz.with_sliders(
+    three,
+    sliders,
+    k=(7, *range(7), 8, 9),
+    guidance=(3.0, 0.0, 1.0, 6.0, 12.0),
+    T=(10, 1, 2, 5, 20),
+)
 # %% [markdown]
 # *One class, three noises.*
 

@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 # what is looked up, or moved, rather than read
-LOOKED_UP = {"book/start/how_to_run", "book/background/22_live"}
+LOOKED_UP = {"book/background/22_live"}
 
 
 def files(node):
@@ -42,8 +42,7 @@ def test_the_story_has_five_parts():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_says_where_in_the_paper_it_is(page):
-    if page != "book/start/how_to_run":
-        assert re.search(r"```\{margin\}\n(The paper: |Ours: )", text(page))
+    assert re.search(r"```\{margin\}\n(The paper: |Ours: )", text(page))
 
 
 @pytest.mark.parametrize("page", sorted({*PAGES} - LOOKED_UP))
@@ -112,7 +111,7 @@ def test_nothing_of_the_paper_is_without_a_page():
 def test_every_page_of_the_story_is_on_the_paper_map_or_is_ours():
     """A new page is noticed: what follows the paper stands on its map."""
     said = text("book/start/paper_map")
-    ours = {"book/start/how_to_run", "book/background/22_live", "book/experiments/speed"}
+    ours = {"book/background/22_live", "book/experiments/speed"}
     missing = [p for p in PAGES if p not in ours and Path(p).name not in said]
     assert not missing
 
