@@ -21,8 +21,7 @@ FILE = Path(__file__).parents[1] / "book" / "images" / "worth.png"
 
 def described(found):
     """The numbers of the picture, as text."""
-    cells = [found.cell(name, "DM") for name, *_ in figures.WORTH]
-    lines = [f"{label(c)}: {found.worth(c)}" for c in cells if c in found.runs]
+    lines = [f"{label(cell)}: {found.worth(cell)}" for cell, *_ in figures.worth_lines(found)]
     return "Worth so many random real images of each class. " + "; ".join(lines)
 
 

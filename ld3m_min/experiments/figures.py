@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ld3m_min.evaluate.cross_architecture import EvalResult
 from ld3m_min.experiments import real_images
+from ld3m_min.experiments.cells import Cell
 from ld3m_min.experiments.results import Results, label
+from ld3m_min.systems import SYSTEMS
 
 # told apart by the colour-blind, and dark enough for text on white
 BLUE, ORANGE, PURPLE, GREY = "#1f5fa8", "#b4530a", "#7a3fa0", "#57606a"
@@ -169,7 +171,23 @@ WORTH = (
     ("autoencoder", "#7a3fa0", "-."),
     ("ld3m-paper", "#b4530a", "--"),
     ("ld3m-code", "#1f5fa8", "-"),
+    ("class-mean", "#1a7f64", (0, (1, 3))),
 )
+
+
+def worth_lines(found: Results, algorithm: str = "DM") -> list[tuple[Cell, str, Any]]:
+    """The measured systems of :func:`worth`, each with the colour and style of its line.
+
+    Args:
+        found: the records.
+        algorithm: that distilled what is learned.
+    """
+    lines = []
+    for name, colour, style in WORTH:
+        how = algorithm if SYSTEMS[name].how == "learned" else "none"
+        if (cell := found.cell(name, how)) in found.runs:
+            lines.append((cell, colour, style))
+    return lines
 
 
 def worth(found: Results, algorithm: str = "DM") -> Figure | None:
@@ -201,11 +219,9 @@ def worth(found: Results, algorithm: str = "DM") -> Figure | None:
     )
     if 0 in known:
         axis.axhline(100 * known[0].mean(), color="#8c959f", lw=1, label="all of them")
-    for name, colour, style in WORTH:
-        cell = found.cell(name, algorithm)
-        if cell in found.runs:
-            mean = 100 * found.runs[cell].trainings().mean()
-            axis.axhline(mean, color=colour, ls=style, lw=1.4, label=label(cell))
+    for cell, colour, style in worth_lines(found, algorithm):
+        mean = 100 * found.runs[cell].trainings().mean()
+        axis.axhline(mean, color=colour, ls=style, lw=1.4, label=label(cell))
     axis.set(xscale="log", xlabel="real images of each class", ylabel="unseen networks, %")
     axis.set_xticks(counts, [str(n) for n in counts])
     axis.minorticks_off()

@@ -47,7 +47,8 @@ addEventListener("load", async () => {
       seen.after = said();
     }
     else for (const input of root.querySelectorAll(".explorer-controls :is(select, input)")) {
-      const before = said(), shown = picture(), name = root.querySelector(`label[for=${input.id}]`).textContent;
+      const before = said(), shown = picture();
+      const name = root.querySelector(`label[for=${input.id}]`).textContent;
       const menu = input.tagName === "SELECT";
       if (menu) input.selectedIndex = (input.selectedIndex + 1) % input.options.length;
       else input.value = +input.value > +input.min ? +input.value - 1 : +input.value + 1;
