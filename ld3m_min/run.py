@@ -23,8 +23,10 @@ from ld3m_min.data.loading import check_outside
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError, NotFinite
 from ld3m_min.experts import ExpertBuffer, train_experts
+from ld3m_min.experts.buffer import describe_experts
 from ld3m_min.io.checkpoints import Checkpoint, Checkpointer
 from ld3m_min.io.devices import checked_device
+from ld3m_min.io.digests import digest as digest_of
 from ld3m_min.io.lock import Lock, locked
 from ld3m_min.io.modes import ordinary_modes
 from ld3m_min.io.paths import expanded
@@ -166,6 +168,8 @@ def distil(
 
 def _checkpoints(setup: Setup, out: Path | None, lock: Lock | None) -> Checkpointer:
     known = identity(setup.config, setup.data, setup.prior)
+    if setup.config.algorithm == "MTT":
+        known |= {"experts": digest_of(describe_experts(setup.config, setup.data))}
     if setup.class_map:  # what said nothing is no part of it, as in the runs of before
         known |= {"class_map": setup.class_map.record}
     folder = None if out is None else out / "checkpoints"

@@ -184,7 +184,7 @@ class MTT(Distiller):
         experts: the trajectories.
 
     Raises:
-        InputError: there are no experts, or they do not fit.
+        InputError: there are no experts, too few, or they do not fit.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -227,7 +227,7 @@ class MTT(Distiller):
         """
         m = self.config.mtt
         generator = seeded(self.config.seed, "expert", iteration)
-        which = int(torch.randint(len(self.experts), (1,), generator=generator))
+        which = int(torch.randint(m.experts, (1,), generator=generator))
         start = int(torch.randint(m.max_start_epoch + 1, (1,), generator=generator))
         thetas = self.experts.read(which, (start, start + m.expert_epochs)).to(images.device)
         theta_start, theta_target = thetas

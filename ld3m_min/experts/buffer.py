@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +125,32 @@ class ExpertBuffer:
             self._verified["parameters"] = sum(p.numel() for p in network.parameters())
         return int(self._verified["parameters"])
 
+    def first(self, count: int) -> ExpertBuffer:
+        """The first experts of the folder alone.
+
+        Args:
+            count: how many.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from ld3m_min.experts import ExpertBuffer
+            >>> len(ExpertBuffer(Path("mine"), {"experts": 100, "train_epochs": 8}).first(3))
+            3
+        """
+        return replace(self, description=self.description | {"experts": count})
+
     def check(self, config: DistilConfig, data: DataSplits) -> None:
         """Refuse experts that do not fit a distillation, before it starts.
+
+        Of more than it asks for, the first are followed.
 
         Args:
             config: of the distillation.
             data: with its normalisation.
 
         Raises:
-            InputError: other network, data or protocol, too few epochs, missing files; says which.
+            InputError: other network, data or protocol, too few experts or epochs, missing files;
+                says which.
         """
         need = describe_experts(config, data)
         trained = self.description["train_epochs"]
@@ -151,7 +168,12 @@ class ExpertBuffer:
                 f"experts in {self.folder} do not fit this distillation:\n  "
                 + "\n  ".join(difference)
             )
-        missing = [i for i in range(len(self)) if not self.file(i).exists()]
+        if len(self) < need["experts"]:
+            raise InputError(
+                f"{self.folder} holds {len(self)} expert(s), but mtt.experts = {need['experts']} "
+                "are needed; train the others there, by the same command with that number"
+            )
+        missing = [i for i in range(need["experts"]) if not self.file(i).exists()]
         if missing:
             raise InputError(
                 f"{self.folder} lacks {len(missing)} expert(s), first number {missing[0]}; train "

@@ -49,7 +49,8 @@ def train_experts(
     Plain SGD without momentum or decay, DSA per image, as in the public code. On the CPU as many
     experts at a time as PyTorch has threads, each in one; on a GPU stacked. Stopped or killed, the
     same call goes on after the last epoch of each, and the files come out the same, bit for bit.
-    Experts of the same kind with more epochs than needed are taken as they are.
+    Experts of the same kind with more epochs than needed are taken as they are; of more experts
+    than needed the first, and to fewer the others are added.
 
     Args:
         config: of the distillation.
@@ -57,6 +58,9 @@ def train_experts(
         folder: where they are to be.
         device: where they are trained.
         progress: show a bar.
+
+    Returns:
+        As many experts as `config` asks for.
 
     Raises:
         InputError: the folder holds experts of another kind.
@@ -103,7 +107,7 @@ def train_experts(
                 )
         for left in (folder / "parts").glob("experts-*"):  # of groups whose files are all written
             Checkpointer(left, None).clear()
-    return buffer
+    return buffer.first(config.mtt.experts)
 
 
 def experts_below(
@@ -152,20 +156,21 @@ def _finished(folder: Path, config: DistilConfig, data: DataSplits) -> ExpertBuf
         buffer.check(config, data)
     except InputError:  # to be finished, or to be refused with the folder held
         return None
-    return buffer
+    return buffer.first(config.mtt.experts)
 
 
 def _begun(folder: Path, config: DistilConfig, data: DataSplits) -> ExpertBuffer:
     """The buffer in a folder, described before anything is trained.
 
-    What is begun there is never finished as something else.
+    What is begun there is never finished as something else; experts may be added, for how many
+    there are changes none of them.
     """
     need = describe_experts(config, data)
     if (folder / "experts.json").exists():
         found = ExpertBuffer.open(folder).description
-        if found["train_epochs"] >= need["train_epochs"]:
-            need["train_epochs"] = found["train_epochs"]
-        difference = config_difference(found, need)
+        for most in ("experts", "train_epochs"):
+            need[most] = max(found[most], need[most])
+        difference = config_difference({**found, "experts": need["experts"]}, need)
         if difference:
             raise InputError(
                 f"{folder} holds other experts; use another folder:\n  " + "\n  ".join(difference)

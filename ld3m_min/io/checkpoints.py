@@ -33,6 +33,8 @@ from ld3m_min.io.stop import Stop, stoppable
 from ld3m_min.io.tensors import from_bytes, to_bytes
 
 SCHEMA = 2
+# fields of an identity that checkpoints of earlier versions lack, and what they say
+_NOT_ALWAYS_NOTED = {"content": "images and weights", "experts": "experts"}
 
 
 @dataclass(frozen=True)
@@ -299,10 +301,13 @@ class Checkpointer:
         if self.identity is None:
             return
         difference = config_difference(stored, json.loads(json.dumps(self.identity)))
-        if difference and "content" in self.identity and "content" not in stored:
+        alike = stored.get("algorithm") == self.identity.get("algorithm")
+        lacking = [k for k in _NOT_ALWAYS_NOTED if k in self.identity and k not in stored]
+        if alike and lacking:
             raise InputError(
-                f"{self.folder} is of a version that didn't note which images and weights a run is "
-                "of; finish it with that version, or start anew in another folder"
+                f"{self.folder} is of a version that didn't note which "
+                f"{_NOT_ALWAYS_NOTED[lacking[0]]} a run is of; finish it with that version, or "
+                "start anew in another folder"
             )
         if difference:
             raise InputError(

@@ -16,8 +16,10 @@ from ld3m_min.experts.buffer import describe_experts, experts_name
 from ld3m_min.experts.train import train_expert
 from ld3m_min.io import stop as signals
 from ld3m_min.io.checkpoints import Checkpointer
+from ld3m_min.io.checkpoints import _read as read_checkpoint
 from ld3m_min.io.stop import Interrupted
 from ld3m_min.presets import preset
+from ld3m_min.run import distil
 
 
 @pytest.fixture(scope="module")
@@ -247,3 +249,46 @@ def test_parts_that_a_kill_left_beside_finished_experts_go(config, digits, tmp_p
     again = train_experts(config, digits, tmp_path, progress=False)
     assert not list((tmp_path / "parts").iterdir())
     assert [again.file(i).read_bytes() for i in range(2)] == before
+
+
+def test_exactly_as_many_as_asked_for_are_followed(config, digits, tmp_path):
+    """Of more the first; to fewer the others are added, and those that are there stay."""
+
+    def asked(count):
+        return replace(config, mtt=replace(config.mtt, experts=count))
+
+    def trained(count, place):
+        return train_experts(asked(count), digits, tmp_path / place, progress=False)
+
+    one, two = trained(1, "few"), trained(2, "many")
+    again = trained(1, "many")
+    assert len(again) == 1 and len(trained(2, "many")) == 2
+    with pytest.raises(ValueError, match=r"holds 1 expert.*mtt\.experts = 2"):
+        MTT(asked(2), digits, experts=one)
+    few, many = (
+        distil(replace(asked(1), space="pixel"), data=digits, experts=e, progress=False)
+        for e in (again, two)
+    )
+    assert few.history == many.history and torch.equal(few.images(), many.images())
+    before = one.file(0).read_bytes()
+    assert len(trained(2, "few")) == 2 and one.file(0).read_bytes() == before
+    assert torch.equal(one.read(1, (0,)), two.read(1, (0,)))
+
+
+def test_the_experts_are_part_of_what_a_run_is(config, digits, buffer, tmp_path):
+    """A run of a version that didn't note them is refused in a sentence."""
+    config = replace(config, space="pixel", iterations=1)
+    options = {"data": digits, "out": tmp_path / "run", "progress": False}
+    distil(config, experts=buffer, **options)
+    checkpoints = Checkpointer(tmp_path / "run" / "checkpoints", None)
+    (place,) = checkpoints._places()
+    found, known = read_checkpoint(place)
+    assert known["experts"]
+    distil(config, experts=buffer, **options)  # finished, and taken as it is
+    earlier = {k: v for k, v in known.items() if k != "experts"}
+    Checkpointer(checkpoints.folder, earlier).save(found.step, found.tensors, found.notes)
+    with pytest.raises(ValueError, match="didn't note which experts a run is of"):
+        distil(config, experts=buffer, **options)
+    other = replace(config, algorithm="DM")
+    with pytest.raises(ValueError, match="algorithm: 'MTT' -> 'DM'"):
+        distil(other, **options)
