@@ -16,7 +16,7 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,6 +214,7 @@ class Checkpointer:
         *,
         like: Mapping[str, Tensor] | None = None,
         optional: Mapping[str, Tensor] | None = None,
+        apart: Collection[str] = (),
     ) -> Checkpoint | None:
         """The newest checkpoint that verifies, or None where there is none.
 
@@ -223,6 +224,7 @@ class Checkpointer:
             like: what it must hold, in names, shapes and dtypes, with every value finite; None
                 checks nothing.
             optional: as `like`, for what may be missing.
+            apart: names of what is not looked at, such as logs that have gaps.
 
         Raises:
             InputError: checkpoints exist, but none verifies, or the newest is of other work.
@@ -235,7 +237,8 @@ class Checkpointer:
                 problems.append(str(error))
                 continue
             self._check_identity(of)
-            odd = "" if like is None else _misfits(found.tensors, like, optional or {})
+            seen = {k: v for k, v in found.tensors.items() if k not in apart}
+            odd = "" if like is None else _misfits(seen, like, optional or {})
             if odd:
                 problems.append(
                     f"{place.name}/state.safetensors holds other tensors than this run: {odd}"

@@ -92,6 +92,7 @@ class Optimiser:
             self.weights, lr=lr, betas=betas, fused=True if fused else None
         )
         self._lr, self._ema, self._steps, self._constant = lr, ema, steps, constant
+        self._norms = torch.zeros(())  # the sum stays not finite once a gradient's norm was so
 
     def step(self, loss: Float[Tensor, ""], step: int) -> None:
         """One step down a loss: clipped gradients, the rate of the step; then the averages.
@@ -99,6 +100,10 @@ class Optimiser:
         Args:
             loss: of this step.
             step: its number, from 0.
+
+        Raises:
+            NotFinite: the gradient is not, on the CPU; weights and averages are as they were. A GPU
+                isn't waited for: there :meth:`check` has to be called before anything is kept.
         """
         cosine = (1 + math.cos(math.pi * step / self._steps)) / 2
         rate = self._lr * (0.01 + 0.99 * cosine) * min(1, (step + 1) / 100)
@@ -109,10 +114,31 @@ class Optimiser:
             group["lr"] = rate
         self._adam.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.weights, 1.0)
+        self._norms = nn.utils.clip_grad_norm_(self.weights, 1.0) + self._norms
+        if self._norms.device.type == "cpu":
+            self.check(step)
         self._adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(self._averages, self.weights, 1 - keep)
+
+    def check(self, step: int) -> None:
+        """Refuse to keep what gradients that were not finite have led to.
+
+        Args:
+            step: that was done last.
+
+        Raises:
+            NotFinite: a gradient was not, at this step or, on a GPU, since the last call.
+        """
+        if not torch.isfinite(self._norms):
+            raise NotFinite(
+                f"the gradient is not finite at step {step}, or shortly before it; the last "
+                "checkpoint is whole, start anew in another folder with a lower learning rate"
+            )
+
+    def moments(self) -> dict[str, Tensor]:
+        """Names of what a state may hold of Adam, each with the weight that it is shaped like."""
+        return {f"{s}.{k}": p for s in ("exp_avg", "exp_avg_sq") for k, p in self.params.items()}
 
     def state(self) -> dict[str, Tensor]:
         """All that the training goes on from, by name."""
@@ -192,7 +218,7 @@ def fit(
         look: pictures on the way.
 
     Raises:
-        NotFinite: the loss is not finite.
+        NotFinite: the loss or its gradient is not finite.
         Interrupted: asked to stop, after saving.
     """
     assert checkpoints.folder is not None, "the training of a prior is always kept"
@@ -200,7 +226,11 @@ def fit(
     optimiser = Optimiser(
         modules, lr=lr, ema=ema, steps=steps, fused=fast, only=only, constant=constant
     )
-    found = checkpoints.load()
+    found = checkpoints.load(
+        like=optimiser.state(),
+        optional=optimiser.moments(),
+        apart=() if carried is None else carried.state().keys(),
+    )
     start = found.step if found else 0
     if found:
         optimiser.load(found)
@@ -221,6 +251,7 @@ def fit(
                 )
             optimiser.step(loss, step)
             if step + 1 in snapshots:
+                optimiser.check(step)
                 file = (
                     checkpoints.folder.parent / "snapshots" / f"{name}-{step + 1:06d}.safetensors"
                 )
@@ -228,6 +259,7 @@ def fit(
             if step % 20 == 0:
                 shown.set_postfix(loss=f"{loss.item():.4f}")
             if due or checkpoints.asked:
+                optimiser.check(step)
                 more = {} if carried is None else dict(carried.state())
                 checkpoints.save(step + 1, optimiser.state() | more)
             checkpoints.leave_if_asked(f"{step + 1:,} of {steps:,} steps of the {name} are saved")

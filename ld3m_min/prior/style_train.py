@@ -64,7 +64,7 @@ def train_style(
         The finished generator: averaged weights, float32, frozen.
 
     Raises:
-        NotFinite: a loss is not finite.
+        NotFinite: a loss or its gradient is not finite.
         Interrupted: it was asked to stop; everything done so far is in the checkpoint.
     """
     out, device = Path(out), torch.device(device)
@@ -123,7 +123,9 @@ class _Game:
             checkpoints: of the training.
             progress: show a bar.
         """
-        steps, found = self.config.steps, checkpoints.load()
+        moments = [{f"{n}.{k}": v for k, v in p.moments().items()} for n, p in self.players.items()]
+        found = checkpoints.load(like=self._state(), optional=moments[0] | moments[1])
+        steps = self.config.steps
         start = 0 if found is None else self._load(found)
         shown = bar(range(start, steps), initial=start, total=steps, desc="gan", show=progress)
         with checkpoints.stoppable():
@@ -134,6 +136,8 @@ class _Game:
                     self._check(losses, step)
                     shown.set_postfix({k: f"{float(v):.3f}" for k, v in losses.items()})
                 if due or checkpoints.asked:
+                    for player in self.players.values():
+                        player.check(step)
                     checkpoints.save(step + 1, self._state())
                 checkpoints.leave_if_asked(f"{step + 1:,} of {steps:,} steps are saved")
         self.players["generator"].keep_averages()
