@@ -31,7 +31,7 @@ from ld3m_min.io.lock import Lock, locked
 from ld3m_min.io.modes import ordinary_modes
 from ld3m_min.io.paths import expanded
 from ld3m_min.io.progress import bar
-from ld3m_min.io.stop import DEADLINE, Stop
+from ld3m_min.io.stop import Stop
 from ld3m_min.learner import Learner, make_learner
 from ld3m_min.licences import with_licence
 from ld3m_min.planner.machine import out_of_memory
@@ -343,11 +343,9 @@ def _finish(
     if checkpoints.folder is not None:
         checkpoints.check_place()
         result.save(checkpoints.folder.parent / "set")
-    # whoever called this must not go on either; a deadline it sees itself
-    if stop.reason and stop.reason != DEADLINE:
-        stop.leave(
-            "the distillation is finished" + (", its set saved" if checkpoints.folder else "")
-        )
+    stop.leave_if_signalled(
+        "the distillation is finished" + (", its set saved" if checkpoints.folder else "")
+    )
     return result
 
 

@@ -308,5 +308,8 @@ def _side_by_side(
                     why = "the running ones up to their last epoch"
                 total = len(architectures) * repeats
                 stop.leave(f"{kept} of {total} trainings are finished and saved, {why}")
+            stop.leave_if_signalled(
+                "all trainings are finished" + (" and saved" if folder is not None else "")
+            )
     order = sorted(done, key=lambda j: j.first)
     return {a: [v for j in order if j.architecture == a for v in done[j]] for a in architectures}

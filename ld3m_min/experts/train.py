@@ -107,6 +107,7 @@ def train_experts(
                 )
         for left in (folder / "parts").glob("experts-*"):  # of groups whose files are all written
             Checkpointer(left, None).clear()
+    stop.leave_if_signalled(f"{len(buffer)} of {len(buffer)} experts are finished and saved")
     return buffer.first(config.mtt.experts)
 
 

@@ -61,6 +61,20 @@ class Stop:
         """
         raise Interrupted(self.reason or DEADLINE, saved)
 
+    def leave_if_signalled(self, finished: str) -> None:
+        """Leave after work that is finished, where a signal came during its last part.
+
+        Whoever called the work must not go on either. A deadline the caller sees itself.
+
+        Args:
+            finished: what is done, as in "5 of 5 experts are finished and saved".
+
+        Raises:
+            Interrupted: a signal had come.
+        """
+        if self._signal:
+            self.leave(finished)
+
 
 def stop_after(seconds: float | None) -> None:
     """Ask all long work of this process to stop in so many seconds; None takes that back."""
