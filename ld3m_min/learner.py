@@ -26,6 +26,9 @@ class Learner:
         sgd: its optimiser.
         checkpoints: of all this.
         history: one entry an iteration.
+        before: what the last step started from, until the images after it are known to be finite;
+            empty when they are.
+        gave_up: the run was ended for want of finite numbers.
     """
 
     distiller: Distiller
@@ -33,6 +36,8 @@ class Learner:
     sgd: torch.optim.SGD
     checkpoints: Checkpointer
     history: list[dict[str, Any]] = field(default_factory=list)
+    before: dict[str, Tensor] = field(default_factory=dict)
+    gave_up: bool = False
 
     @property
     def misses(self) -> int:
@@ -55,8 +60,8 @@ class Learner:
         Returns:
             What was not finite, in words; None where all is.
         """
-        before = {k: p.detach().clone() for k, p in self.learned.items()}
-        momenta = {k: v.clone() for k, v in self.momenta().items() if v is not None}
+        now = self.learned | self.momenta()
+        self.before = {k: v.detach().clone() for k, v in now.items() if v is not None}
         self.sgd.step()
         buffers = [self.sgd.state[p].get("momentum_buffer") for p in self.learned.values()]
         pairs = zip(self.learned.values(), buffers, strict=True)
@@ -65,12 +70,19 @@ class Learner:
         wrong = next((k for k, ok in named if not ok), None)
         if wrong is None:
             return None
-        with torch.no_grad():
-            for k, p in self.learned.items():
-                p.copy_(before[k])
-                kept = momenta.get(f"momentum.{k}")
-                self.sgd.state[p] = {} if kept is None else {"momentum_buffer": kept}
+        self.undo()
         return f"{wrong.split('.')[-1]} after the step"
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Go back to before the last step, unless the images after it are known to be finite."""
+        if not self.before:
+            return
+        for k, p in self.learned.items():
+            p.copy_(self.before[k])
+            kept = self.before.get(f"momentum.{k}")
+            self.sgd.state[p] = {} if kept is None else {"momentum_buffer": kept}
+        self.before = {}
 
     def save(self) -> None:
         """Write a checkpoint after the iterations of the history.
@@ -79,7 +91,12 @@ class Learner:
             OSError: it cannot be written; the earlier ones are whole.
         """
         tensors = self.learned | self.momenta()
-        self.checkpoints.save(len(self.history), tensors, {"history": self.history})
+        notes: dict[str, Any] = {"history": self.history}
+        if self.misses:  # a run that goes on from here must be able to go back as well
+            tensors |= {f"before.{k}": v for k, v in self.before.items()}
+        if self.gave_up:
+            notes["gave_up"] = True
+        self.checkpoints.save(len(self.history), tensors, notes)
 
     @torch.no_grad()
     def go_on(self) -> Checkpoint | None:
@@ -89,7 +106,8 @@ class Learner:
             InputError: it is of other work, or of no distillation.
         """
         momenta = {f"momentum.{k}": p for k, p in self.learned.items()}
-        found = self.checkpoints.load(like=self.learned, optional=momenta)
+        before = {f"before.{k}": p for k, p in (self.learned | momenta).items()}
+        found = self.checkpoints.load(like=self.learned, optional=momenta | before)
         if found is None:
             return None
         history: Any = found.notes.get("history")
@@ -99,7 +117,12 @@ class Learner:
                 f"checkpoint {found.step} has no history of {found.step} iterations; it is not of "
                 "a distillation"
             )
-        self.history = history
+        self.history, self.gave_up = history, "gave_up" in found.notes
+        self.before = {
+            k.removeprefix("before."): found.tensors[k].to(p.device)
+            for k, p in before.items()
+            if k in found.tensors
+        }
         for k, p in self.learned.items():
             p.copy_(found.tensors[k])
             if f"momentum.{k}" in found.tensors:

@@ -115,8 +115,8 @@ def distil(
 
     Raises:
         InputError: what doesn't fit together, before the first iteration.
-        NotFinite: `config.patience` iterations in a row were not finite; the last good state is in
-            `out`.
+        NotFinite: `config.patience` iterations in a row were not finite, or the images at the end
+            are not; the last good state is in `out`.
         OSError: `out` cannot be written to, or vanished; earlier checkpoints are whole.
         Interrupted: SIGTERM, Ctrl-C or a deadline, after saving.
 
@@ -154,7 +154,7 @@ def distil(
             found = checkpoints.load() if resume else None
             _check_length(found, setup, checkpoints)
             setup.space.begin()
-            return _finish(setup, [], checkpoints, Stop(), licence)
+            return _finish(setup, None, checkpoints, Stop(), licence)
         learner = make_learner(setup, _experts(setup, experts, work, progress), checkpoints)
         found = learner.go_on() if resume else None
         _check_length(found, setup, checkpoints)
@@ -163,7 +163,7 @@ def distil(
             setup.space.begin()
         with checkpoints.stoppable() as stop:
             _iterate(setup, learner, callback, progress)
-            return _finish(setup, learner.history, checkpoints, stop, licence)
+            return _finish(setup, learner, checkpoints, stop, licence)
 
 
 def _checkpoints(setup: Setup, out: Path | None, lock: Lock | None) -> Checkpointer:
@@ -205,7 +205,7 @@ def _iterate(
     """Every iteration that is still to be done: generate, match, step, save."""
     config, checkpoints, history = setup.config, learner.checkpoints, learner.history
     start = len(history)
-    if learner.misses >= config.patience:  # it had given up before
+    if learner.gave_up or learner.misses >= config.patience:  # it had given up before
         _give_up(setup, learner)
     name, n = f"{config.algorithm} {config.space}", config.iterations
     shown = bar(range(start, n), initial=start, total=n, desc=name, show=progress)
@@ -219,10 +219,10 @@ def _iterate(
         lost, last = learner.misses >= config.patience, iteration + 1 == n
         if not lost and callback is not None:
             callback(Progress(iteration, match.loss, match.norms, setup.space, history))
-        if checkpoints.due(iteration + 1, last=last or lost):
-            learner.save()
         if lost:
             _give_up(setup, learner)
+        if checkpoints.due(iteration + 1, last=last):
+            learner.save()
         if not last:
             kept = f"{iteration + 1} of {n} iterations are saved"
             checkpoints.leave_if_asked(
@@ -271,6 +271,8 @@ def _match(setup: Setup, learner: Learner, iteration: int) -> Match:
     whole = torch.isfinite(S).all().to(loss)
     numbers = torch.stack([whole, loss, *(_norm(p) for p in learned.values())]).tolist()
     norms = dict(zip(learned, numbers[2:], strict=True))
+    if numbers[0]:
+        learner.before = {}  # what the last step led to is good
     named = {"generated images": numbers[0] or math.nan, "loss": numbers[1]}
     named |= {f"gradient of {k.split('.')[-1]}": v for k, v in norms.items()}
     wrong = next((name for name, value in named.items() if not math.isfinite(value)), None)
@@ -305,10 +307,21 @@ def _step(setup: Setup, learner: Learner, match: Match, iteration: int) -> dict[
 
 
 def _give_up(setup: Setup, learner: Learner) -> NoReturn:
-    folder, last = learner.checkpoints.folder, learner.history[-1]
-    kept = "give `out` to keep the last good state"
+    """Save the last state whose images were finite, and leave."""
+    folder, history = learner.checkpoints.folder, learner.history
+    if not learner.gave_up:
+        learner.undo()
+        if not learner.misses:  # the last step itself led there
+            why = "generated images after the step"
+            history[-1] = {"iteration": history[-1]["iteration"], "skipped": True, "why": why}
+        learner.gave_up = True
+        learner.save()
+    last, kept = history[-1], "give `out` to keep the last good state"
     if folder:
-        kept = f"the last good state is in {folder.parent}"
+        with torch.no_grad():
+            good = bool(torch.isfinite(setup.space.images()).all())
+        what = "the last good state" if good else "a state that makes no finite images either"
+        kept = f"{what} is in {folder.parent}"
     raise NotFinite(
         f"not finite in {learner.misses} iterations in a row, the last one {last['iteration']} "
         f"({last.get('why')}); {kept}. Start anew, in another folder, with a lower lr than "
@@ -318,12 +331,17 @@ def _give_up(setup: Setup, learner: Learner) -> NoReturn:
 
 def _finish(
     setup: Setup,
-    history: list[dict[str, Any]],
+    learner: Learner | None,
     checkpoints: Checkpointer,
     stop: Stop,
     licence: str | None,
 ) -> SyntheticSet:
     """Decode the set once more, say what was odd, save it."""
+    history = [] if learner is None else learner.history
+    with torch.no_grad():
+        pixels = setup.space.images()
+    if learner is not None and not torch.isfinite(pixels).all():
+        _give_up(setup, learner)
     skipped, held = (sum(k in h for h in history) for k in ("skipped", "lr_held"))
     if skipped:
         warnings.warn(
@@ -335,7 +353,22 @@ def _finish(
             f"iterations; lower mtt.lr_lr = {setup.config.mtt.lr_lr:g}",
             stacklevel=4,
         )
-    result = _decoded(setup, history, checkpoints.elapsed)
+    grads = [f"grad_{k}" for k in setup.space.parameters]
+    still = sum(all(h.get(k) == 0 for k in grads) for h in history)
+    if still:
+        warnings.warn(
+            f"all gradients were 0 in {still} of {len(history)} iterations: what is learned has "
+            f"left the range in which the images follow it; lower lr = {setup.config.lr:g}",
+            stacklevel=4,
+        )
+    elif skipped < len(history) and ((pixels == 0) | (pixels == 1)).float().mean() > 0.99:
+        # not each value: some pixels have no gradient for a while
+        warnings.warn(
+            "nearly every value of the images is 0 or 1: the steps lead far beyond them; lower "
+            f"lr = {setup.config.lr:g}",
+            stacklevel=4,
+        )
+    result = _decoded(setup, pixels, history, checkpoints.elapsed)
     if checkpoints.folder is not None:
         result = _with_notes(result, checkpoints.folder.parent / "set")
     if licence is not None:
@@ -369,11 +402,12 @@ def _with_notes(made: SyntheticSet, place: Path) -> SyntheticSet:
     return replace(made, recipe={**made.recipe, **noted})
 
 
-@torch.no_grad()
-def _decoded(setup: Setup, history: list[dict[str, Any]], seconds: float) -> SyntheticSet:
+def _decoded(
+    setup: Setup, pixels: Tensor, history: list[dict[str, Any]], seconds: float
+) -> SyntheticSet:
     # as a set read from its files is: channels_last images, which decoders give, crash ResNet18
     # in oneDNN (torch 2.13, CPU)
-    pixels = setup.space.images().cpu().contiguous()
+    pixels = pixels.detach().cpu().contiguous()
     state = {k: v.cpu() for k, v in setup.space.state().items()}
     prior = setup.prior
     own = prior if prior is not None and prior.source is None else None  # the folder must say all

@@ -178,6 +178,36 @@ def test_nan_is_caught_before_the_optimiser(digits, tiny_prior, experts, tmp_pat
     assert kept.step == 3 and torch.isfinite(kept.tensors["space.pixels"]).all()
 
 
+def test_rates_that_are_far_too_high_are_said(digits, tiny_prior, experts):
+    """Where the gradient is 0 for ever, or each value is cut off, a run ends not in silence."""
+    with pytest.warns(UserWarning, match=r"all gradients were 0 in 2 of 3 iterations.* lower lr"):
+        distilled(small(space="fred", lr=1e8), digits, tiny_prior, experts)
+    with pytest.warns(UserWarning, match=r"every value of the images is 0 or 1.* lower lr = 1e"):
+        distilled(small(space="pixel", lr=1e30, iterations=4), digits, tiny_prior, experts)
+
+
+@pytest.mark.parametrize("n, patience", [(1, 9), (3, 9), (9, 2)])
+def test_the_last_good_state_makes_finite_images(digits, experts, tmp_path, n, patience):
+    """A step from which only misses followed is undone, also when the run was killed in between."""
+    config = small("DM", "autoencoder", iterations=n, patience=patience, lr=1e25)
+    prior = LatentDiffusionPrior.from_pretrained("digits")
+
+    def stop(progress):
+        if progress.iteration == 2:
+            raise Stop
+
+    if n > 2 and patience > 2:
+        with pytest.raises(Stop):
+            distilled(config, digits, prior, experts, out=tmp_path, callback=stop)
+    for _ in range(2):  # and once more, when it had given up before
+        said = r"last good state is in .* lower lr than 1e"
+        with pytest.raises(FloatingPointError, match=said):
+            distilled(config, digits, prior, experts, out=tmp_path)
+    kept = Checkpointer(tmp_path / "checkpoints", None).load()
+    begun = distilled(small(space="autoencoder", iterations=0), digits, prior, experts)
+    assert torch.equal(kept.tensors["space.Z"], begun.state["Z"])
+
+
 def test_refused_before_the_first_iteration(digits, tiny_prior, experts, tmp_path):
     with pytest.raises(ValueError, match="size=64"):
         distilled(small(size=64), digits, tiny_prior, experts)
