@@ -113,6 +113,11 @@ def prepare(
     initial, labels = draw_initial_images(data, each, config.seed)
     initial, labels = initial.to(device), labels.to(device)
     space, memory = build_space(config, initial, labels, prior), None
+    if config.iterations > 0 and not space.parameters:
+        raise InputError(
+            "nothing would be learned: learn_z is off, and this prior, which knows no classes, has "
+            "no c; learn Z, or take a prior with classes"
+        )
     wanted = config.iterations > 0 or config.plan.auto
     if wanted and isinstance(prior, LatentDiffusionPrior):  # others have no forecast
         memory = FallbackPlans(prior, config, device=device, classes=len(data.classes))

@@ -222,6 +222,11 @@ def test_refused_before_the_first_iteration(digits, tiny_prior, experts, tmp_pat
         distilled(small(), digits, copy.deepcopy(tiny_prior).to(dtype=torch.bfloat16), experts)
     with pytest.raises(ValueError, match="fewer than the 500 that the set starts from"):
         distilled(small(ipc=500), digits, tiny_prior, experts)
+    blind = copy.deepcopy(tiny_prior)
+    blind.class_embedding = None
+    without_z = small(learn_z=False, sampler=replace(small().sampler, guidance_scale=1))
+    with pytest.raises(InputError, match="knows no classes, has no c; learn Z"):
+        distilled(without_z, digits, blind, experts)
     distilled(small(), digits, tiny_prior, experts, out=tmp_path)
     with pytest.raises(ValueError, match=r"ipc: 1 -> 2"):
         distilled(small(ipc=2), digits, tiny_prior, experts, out=tmp_path)

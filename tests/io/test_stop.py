@@ -84,7 +84,7 @@ def test_a_signal_in_the_last_part_of_the_work_is_not_lost(digits, tmp_path, mon
     for work, module, name in ((experts, train, "_check_finite"), (tested, jobs, "accuracy")):
         with monkeypatch.context() as patched:
             signalled(patched, module, name)
-            with pytest.raises(Interrupted, match="SIGTERM: .* finished and saved"):
+            with pytest.raises(Interrupted, match=r"SIGTERM: .* finished and saved"):
                 work()
         monkeypatch.setattr(module, name, None)  # nothing is left to do
         work()
