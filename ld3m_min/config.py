@@ -34,6 +34,15 @@ SPACES: tuple[SpaceName, ...] = get_args(SpaceName)
 ARCHITECTURES: tuple[Architecture, ...] = ("ConvNet", "AlexNet", "VGG11", "ResNet18", "ViT")
 # of every choice, so that none of the unseen ones takes part in it
 VALIDATORS: tuple[Architecture, ...] = ("ConvNet", "MLP", "ResNet10")
+# the spaces, or the algorithm, that look at a setting; the settings not named here matter in all
+SPACES_OF: dict[str, tuple[SpaceName, ...]] = {
+    "fred": ("fred",),
+    "ddif": ("ddif",),
+    "glad": STYLE_SPACES,
+    "plan": ("autoencoder", "autoencoder-bytes", "ld3m", *STYLE_SPACES),
+    **dict.fromkeys(("sampler", "learn_z", "learn_c", "z_rate", "redraw_noise"), ("ld3m",)),
+}
+ALGORITHM_OF: dict[str, Algorithm] = {"mtt": "MTT", "dc": "DC"}
 DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
 
 
@@ -372,6 +381,22 @@ class EvalConfig:
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration, which is a dataclass, as nested dicts of values that JSON and YAML have."""
     return dataclasses.asdict(config)
+
+
+def unused_settings(config: DistilConfig) -> set[str]:
+    """Names of the settings that neither the space nor the algorithm of a run looks at.
+
+    Args:
+        config: of the run.
+
+    Example:
+        >>> from ld3m_min import preset
+        >>> from ld3m_min.config import unused_settings
+        >>> sorted(unused_settings(preset("smoke", algorithm="MTT")))
+        ['dc', 'ddif', 'fred', 'glad']
+    """
+    of_others = {name for name, spaces in SPACES_OF.items() if config.space not in spaces}
+    return of_others | {name for name, a in ALGORITHM_OF.items() if config.algorithm != a}
 
 
 def own_settings(config: DistilConfig) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ld3m_min.backends import backend_of
-from ld3m_min.config import DistilConfig, own_settings
+from ld3m_min.config import DistilConfig, own_settings, unused_settings
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.frozen import PLAIN
 from ld3m_min.prior.class_matching import ClassMatching
@@ -24,19 +24,26 @@ def identity(
     """What two runs must share for one to go on from the other's checkpoint.
 
     The configuration without what touches no number (how often is saved, patience, memory plans,
-    settings of other spaces) or only says how far to go (iterations), and the content of the
-    training images and of the prior in place of their names.
+    settings of other spaces and algorithms) or only says how far to go (iterations), and the
+    content of the training images and of the prior in place of their names.
 
     Args:
         config: of the run.
         data: with the run's normalisation.
         prior: None in pixel space.
     """
-    values = {k: v for k, v in own_settings(config).items() if k not in _TOUCH_NO_NUMBER}
+    unused = unused_settings(config)
+    values = {
+        k: v
+        for k, v in own_settings(config).items()
+        if k not in _TOUCH_NO_NUMBER and k not in unused
+    }
+    if "plan" not in unused:
+        values["plan"] = config.plan.backend
     content = {"data": data.train.digest, "mean": list(data.mean), "std": list(data.std)}
     if prior is not None:
         content["prior"] = prior.digest
-    return values | {"plan": config.plan.backend, "content": content}
+    return values | {"content": content}
 
 
 def recipe(

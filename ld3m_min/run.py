@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from ld3m_min.config import DistilConfig
+from ld3m_min.config import DistilConfig, unused_settings
 from ld3m_min.data.loading import check_outside
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError, NotFinite
@@ -173,7 +173,8 @@ def _checkpoints(setup: Setup, out: Path | None, lock: Lock | None) -> Checkpoin
     if setup.class_map:  # what said nothing is no part of it, as in the runs of before
         known |= {"class_map": setup.class_map.record}
     folder = None if out is None else out / "checkpoints"
-    return Checkpointer(folder, known, every=setup.config.checkpoint_every, lock=lock)
+    every, unused = setup.config.checkpoint_every, unused_settings(setup.config)
+    return Checkpointer(folder, known, every=every, lock=lock, unused=unused)
 
 
 def _experts(

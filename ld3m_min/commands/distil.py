@@ -13,7 +13,7 @@ from ld3m_min.commands.command import Call, Command, ruling
 from ld3m_min.commands.fields import option
 from ld3m_min.commands.options import DataOptions, begin
 from ld3m_min.commands.own_folder import OWN, own_base, run_own
-from ld3m_min.config import STYLE_SPACES, DistilConfig, to_dict
+from ld3m_min.config import ALGORITHM_OF, DistilConfig, to_dict, unused_settings
 from ld3m_min.data.loading import load_data
 from ld3m_min.errors import InputError
 from ld3m_min.experts.buffer import experts_name
@@ -77,15 +77,11 @@ def _say_unused(made: DistilConfig, given: Mapping[str, Any], options: DistilOpt
         given: fields that were given.
         options: of the run.
     """
-    of_ld3m = dict.fromkeys(("sampler", "learn_z", "learn_c", "z_rate", "redraw_noise"), ("ld3m",))
-    of_space = {"fred": ("fred",), "ddif": ("ddif",), "glad": STYLE_SPACES, **of_ld3m}
-    of_algorithm = {"mtt": "MTT", "dc": "DC"}
-    unused = {}
-    for name in given:
-        if made.space not in of_space.get(name, (made.space,)):
-            unused[name] = f"space {made.space}"
-        elif made.algorithm != of_algorithm.get(name, made.algorithm):
-            unused[name] = made.algorithm
+    unused = {
+        name: made.algorithm if name in ALGORITHM_OF else f"space {made.space}"
+        for name in given
+        if name in unused_settings(made)
+    }
     if options.experts is not None and made.algorithm != "MTT":
         unused["experts"] = made.algorithm
     if unused:

@@ -70,6 +70,7 @@ class Checkpointer:
         folder: where the checkpoints are; None keeps nothing, and only stops when asked.
         identity: JSON-able; what the work is, by content. A checkpoint with another identity is
             refused. None takes a checkpoint of any work, to look at it.
+        unused: fields that checkpoints of earlier versions have and that make no other work.
         every: a checkpoint is due after so many steps; None for none by count.
         seconds: a checkpoint is due so many seconds after the one before; None for none by time.
         keep: how many of the newest stay; None keeps all.
@@ -85,9 +86,10 @@ class Checkpointer:
         seconds: float | None = None,
         keep: int | None = 2,
         lock: Lock | None = None,
+        unused: Collection[str] = (),
     ) -> None:
         self.folder = None if folder is None else Path(folder)
-        self.identity, self._lock = identity, lock
+        self.identity, self._lock, self._unused = identity, lock, unused
         self._every, self._seconds, self._keep = every, seconds, keep
         self._began = self._saved = time.monotonic()
         self._before, self._stop = 0.0, Stop()
@@ -303,6 +305,7 @@ class Checkpointer:
     def _check_identity(self, stored: dict[str, Any]) -> None:
         if self.identity is None:
             return
+        stored = {k: v for k, v in stored.items() if k not in self._unused}
         difference = config_difference(stored, json.loads(json.dumps(self.identity)))
         alike = stored.get("algorithm") == self.identity.get("algorithm")
         lacking = [k for k in _NOT_ALWAYS_NOTED if k in self.identity and k not in stored]

@@ -1,10 +1,14 @@
 """What a run, an evaluation or a set of experts belongs to is decided by content, not by a name."""
 
 import shutil
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
+from ld3m_min.backprop import Plan
+from ld3m_min.io.checkpoints import Checkpointer
+from ld3m_min.io.checkpoints import _read_manifest as read_manifest
 from ld3m_min.run import distil
 
 from .common import eval_preset, folder_of, load, settings
@@ -84,3 +88,28 @@ def test_an_evaluation_is_not_taken_up_with_other_held_out_images(tmp_path):
     other = load(folder_of(tmp_path / "pets", seed=2, n=20))
     with pytest.raises(ValueError):
         evaluate(made, other, ("ConvNet",), config=config, out=tmp_path / "evaluation")
+
+
+def test_what_a_run_does_not_look_at_makes_no_other_run(tmp_path):
+    """Nor does it where an earlier version has noted it: those checkpoints are gone on from."""
+    data, config = load(folder_of(tmp_path / "pets")), settings(space="pixel")
+    changed = replace(
+        config,
+        mtt=replace(config.mtt, lr=0.5),
+        dc=replace(config.dc, metric="mse"),
+        sampler=replace(config.sampler, steps=7),
+        redraw_noise=True,
+        plan=Plan(precision="bfloat16"),
+    )
+    made = distil(config, data=data, out=tmp_path / "run", progress=False)
+    assert _same(distil(changed, data=data, out=tmp_path / "run", progress=False), made)
+    kept = Checkpointer(tmp_path / "run" / "checkpoints", None)
+    found = kept.load()
+    noted = read_manifest(kept.folder / f"step-{found.step:08d}")["config"]
+    assert not noted.keys() & {"mtt", "dc", "sampler", "redraw_noise", "plan"}
+    earlier = {k: asdict(config)[k] for k in ("mtt", "dc", "sampler", "redraw_noise")}
+    earlier |= {"plan": config.plan.backend}
+    Checkpointer(kept.folder, noted | earlier).save(found.step, found.tensors, found.notes)
+    assert _same(distil(changed, data=data, out=tmp_path / "run", progress=False), made)
+    with pytest.raises(ValueError, match="another configuration"):
+        distil(replace(config, lr=0.5), data=data, out=tmp_path / "run", progress=False)
