@@ -124,21 +124,23 @@ class Prepared:
     def verify(
         self, name: str, z: Float[Tensor, "B c h w"], c: Float[Tensor, "B L D"] | None = None
     ) -> None:
-        """Compare a network's backend with eager float32 for inputs of this shape, once.
+        """Compare a network's backend with eager float32 for inputs like these, once.
 
-        Where it is wrong, a simpler one is taken, and a warning says so. What runs in the end is in
-        `ran`.
+        The output is compared, and the gradient of each input that requires one. Where it is wrong,
+        a simpler one is taken, and a warning says so. What runs in the end is in `ran`.
 
         Args:
             name: "denoiser" or "decoder".
-            z: gives shape and device, not values.
+            z: gives shape and device, and whether it requires a gradient; not values.
             c: as z; None for the decoder, or for an unconditional prior.
         """
         if self.ran[name].compile == "off":
             # only compiled code is made for one shape; a part of the batch tells as much
             z, c = z[:1], None if c is None else c[:1]
-        shapes = name, tuple(z.shape), None if c is None else tuple(c.shape)
-        if shapes in self._verified or z.is_meta:
+        # what compiled code is made anew for
+        grad = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        like = name, grad, *((tuple(x.shape), x.requires_grad) for x in (z, c) if x is not None)
+        if (self.ran[name], like) in self._verified or z.is_meta:
             return
         compiled = self.ran[name].compile != "off"
         simpler = [self.ran[name]._replace(compile="off"), PLAIN] if compiled else [PLAIN]
@@ -152,25 +154,23 @@ class Prepared:
                 stacklevel=4,
             )
             self.ran[name], self._networks[name] = backend, self._built(name, backend)
-        self._verified.add(shapes)
+        self._verified.add((self.ran[name], like))
 
     def _wrong(
         self, name: str, z: Float[Tensor, "B c h w"], c: Float[Tensor, "B L D"] | None
     ) -> str | None:
         """What differs from eager float32 by more than rounding, in words; None: nothing does."""
         plain = Network(self._prior, z.dtype)
-        with torch.enable_grad():
-            try:
-                found = _results(self._networks[name], name, z, c)
-            except Exception as error:  # no compiler, no cache, an operation that it does not know
-                if self.ran[name].compile == "off":
-                    raise
-                said = str(error).strip()
-                why = said.splitlines()[0][:200] if said else type(error).__name__
-                return f"it cannot be compiled: {why}"
-            expected = _results(plain, name, z, c)
-        what = ("output", "gradient of Z", "gradient of c")
-        for quantity, a, b in zip(what, found, expected, strict=False):
+        try:
+            found = _results(self._networks[name], name, z, c)
+        except Exception as error:  # no compiler, no cache, an operation that it does not know
+            if self.ran[name].compile == "off":
+                raise
+            said = str(error).strip()
+            why = said.splitlines()[0][:200] if said else type(error).__name__
+            return f"it cannot be compiled: {why}"
+        for quantity, b in _results(plain, name, z, c).items():
+            a = found[quantity]
             deviation = float((a - b).norm() / b.norm().clamp_min(torch.finfo(b.dtype).tiny))
             if not deviation <= ROUNDING[self.ran[name].precision]:
                 return f"its {quantity} is off by {deviation:.1%}"
@@ -263,25 +263,39 @@ def _words(backend: Backend) -> str:
 
 def _results(
     network: Network, name: str, z: Float[Tensor, "B c h w"], c: Float[Tensor, "B L D"] | None
-) -> list[Tensor]:
+) -> dict[str, Tensor]:
     """Output and input gradients of a network for drawn inputs, the same at every call.
+
+    There are gradients of the inputs that require one, in the grad mode that holds.
 
     Args:
         network: what is run.
         name: "denoiser" or "decoder".
-        z: gives shape, type and device.
+        z: gives shape, type and device, and whether it requires a gradient.
         c: as z, or None.
+
+    Returns:
+        The results, by what a message calls them.
     """
     generator = seeded(0, "verify", name)
 
     def drawn(shape: torch.Size) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=z.dtype).to(z.device)
 
-    inputs = [drawn(x.shape).requires_grad_() for x in (z, c) if x is not None]
+    given = {"gradient of Z": z, "gradient of c": c}
+    inputs = {
+        what: drawn(x.shape).requires_grad_(x.requires_grad)
+        for what, x in given.items()
+        if x is not None
+    }
     if name == "decoder":
-        out = network.decode(inputs[0])
+        out = network.decode(inputs["gradient of Z"])
     else:
         t = torch.full((len(z),), network.holder.train_steps // 2, device=z.device)
-        out = network.predict_noise(inputs[0], t, None if c is None else inputs[1])
-    weights = drawn(out.shape)
-    return [out.detach(), *torch.autograd.grad((out * weights).sum(), inputs)]
+        out = network.predict_noise(inputs["gradient of Z"], t, inputs.get("gradient of c"))
+    wanted = {what: x for what, x in inputs.items() if x.requires_grad}
+    if not wanted:
+        return {"output": out}
+    loss = (out * drawn(out.shape)).sum()
+    gradients = torch.autograd.grad(loss, list(wanted.values()))
+    return {"output": out.detach(), **dict(zip(wanted, gradients, strict=True))}

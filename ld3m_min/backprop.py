@@ -221,6 +221,9 @@ def _verified(
 ) -> FrozenPrior | Prepared:
     """The prior as a plan runs it, its backend verified for the batches that will pass it.
 
+    A compiler makes other code for another length, without gradients, and where another input
+    requires one: each that will run is compared, the shorter last batch too.
+
     Args:
         prior: frozen.
         plan: names the backend and the size of the batches.
@@ -231,14 +234,29 @@ def _verified(
     fast = prepared(prior, plan)
     if not isinstance(fast, Prepared) or not len(Z):
         return fast
-    first = slice(0, plan.chunk or len(Z))
-    z, c = Z[first].detach(), None if c is None else c[first].detach()
-    if config is not None:
-        twice = 2 if config.guidance_scale != 1 and fast.conditional else 1
-        both = z.repeat(twice, 1, 1, 1), None if c is None else c.repeat(twice, 1, 1)
-        fast.verify("denoiser", *both)
-    fast.verify("decoder", z[: plan.decoder_chunk or len(z)])
+    of_Z = torch.is_grad_enabled() and Z.requires_grad
+    of_c = torch.is_grad_enabled() and c is not None and c.requires_grad
+    of_state = of_Z or of_c  # c enters the first step, and its result all that follows
+    for n in _lengths(len(Z), plan.chunk):
+        if config is not None:
+            twice = 2 * n if config.guidance_scale != 1 and fast.conditional else n
+            codes = None if c is None else _like(c, twice, of_c)
+            for of_z in dict.fromkeys((of_Z, of_state)):
+                fast.verify("denoiser", _like(Z, twice, of_z), codes)
+        for part in _lengths(n, plan.decoder_chunk):
+            fast.verify("decoder", _like(Z, part, of_state))
     return fast
+
+
+def _lengths(n: int, size: int | None) -> tuple[int, ...]:
+    """How long the parts of n images are, each length once: the size, and what is left over."""
+    size = min(size or n, n)
+    return (size, n % size) if n % size else (size,)
+
+
+def _like(x: Tensor, n: int, requires_grad: bool) -> Tensor:
+    """A batch of n that stands for one of x: shape, type, device, and whether it has a gradient."""
+    return x.new_empty((n, *x.shape[1:])).requires_grad_(requires_grad)
 
 
 def _decode(

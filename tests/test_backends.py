@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -110,6 +111,53 @@ def test_other_shapes_are_verified_anew(tiny_prior, codes, monkeypatch):
     for n in (1, 2, 2):
         decode_with_plan(tiny_prior, codes[0][:n], Plan(compile="default"))
     assert calls == ["decoder"] * 3
+
+
+def wrong_where(condition):
+    """A compiler whose code gives other images where a condition on its input holds."""
+
+    def compile_wrongly(module, method, mode):
+        plain = getattr(module, method)
+
+        def run(z, *args, **kwargs):
+            found = plain(z, *args, **kwargs)
+            return other_image(lambda: found)() if condition(z) else found
+
+        setattr(module, method, run)
+
+    return compile_wrongly
+
+
+@pytest.mark.parametrize(
+    "condition, plan",
+    [
+        (lambda z: len(z) in (1, 2), Plan(compile="default", chunk=2)),  # of 3, with guidance 4, 2
+        (lambda z: len(z) == 1, Plan(compile="default", decoder=True, decoder_chunk=2)),
+        (lambda z: not torch.is_grad_enabled(), Plan(compile="default")),
+        (lambda z: torch.is_grad_enabled() and not z.requires_grad, Plan(compile="default")),
+    ],
+)
+@pytest.mark.parametrize("grad", ["none", "off", "Z", "c"])
+def test_every_length_and_grad_mode_is_compared(
+    tiny_prior, codes, monkeypatch, condition, plan, grad
+):
+    monkeypatch.setattr(backends, "compile_part", wrong_where(condition))
+    Z, c, noise = (x[[0, 1, 0]].clone() for x in codes)
+    Z.requires_grad_(grad == "Z")
+    c.requires_grad_(grad == "c")
+
+    def images(plan):
+        with torch.set_grad_enabled(grad != "off"):
+            return generate_with_plan(tiny_prior, Z, c, noise, SamplerConfig(steps=2), plan)
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with torch.no_grad():
+            generate_with_plan(tiny_prior, Z[:2], c[:2], noise[:2], SamplerConfig(steps=2), plan)
+        found = images(plan)
+    assert torch.equal(found, images(replace(plan, compile="off")))
+    if backend_of(tiny_prior, plan)["decoder"]["compile"] == "off":
+        assert any("decoder run by compiled float32 is not" in str(w.message) for w in said)
 
 
 def test_weights_that_changed_are_copied_anew(tiny_prior, codes):
