@@ -60,6 +60,8 @@ class Command(Generic[OptionsT, ConfigT]):
         run: does the work.
         own: the preset of a folder of one's own images, which may stand in the preset's place; ""
             where none may.
+        positional: whether its options have a word without a name, which stands after the preset,
+            or first where none is named.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Command(Generic[OptionsT, ConfigT]):
     base: Callable[[str, Mapping[str, Any], OptionsT | None], ConfigT]
     run: Callable[[Call[OptionsT, ConfigT]], None]
     own: str = ""
+    positional: bool = False
 
     def parse(self, words: Sequence[str]) -> Callable[[], None]:
         """What the words after the command ask for, ready to be called.
@@ -177,6 +180,10 @@ class Command(Generic[OptionsT, ConfigT]):
 
     def _cli(self, words: Sequence[str], kind: Any, *, quiet: bool = False) -> Any:
         """What tyro reads from the words."""
+        if self.positional and words and words[0] not in self.presets:
+            alone = len(words) < 2 or words[1].startswith("-")
+            if alone and not words[0].startswith("-"):  # tyro would take it for the preset
+                words = [self.preset, *words]
         said = tyro.cli(
             kind,
             args=words,

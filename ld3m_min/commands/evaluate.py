@@ -156,4 +156,5 @@ COMMAND = Command(
     "cpu",
     base,
     run,
+    positional=True,
 )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import tyro
-
 from ld3m_min.commands.options import begin
+from ld3m_min.commands.plain import PlainCommand
 from ld3m_min.data.loading import load_data
 from ld3m_min.experiments.places import RECORDS
 from ld3m_min.experiments.real_images import COUNTS, curve, measure
@@ -61,19 +58,4 @@ def run(options: RealImagesOptions) -> None:
         print(f"{what:18s} unseen networks {100 * found.mean():.1f} %")
 
 
-class RealImages:
-    """The command, which has no configuration of its own."""
-
-    def parse(self, words: Sequence[str]) -> Callable[[], None]:
-        """What the words after the command ask for, ready to be called.
-
-        Raises:
-            SystemExit: help was asked for (code 0), or an option is unknown (code 2).
-        """
-        options = tyro.cli(
-            RealImagesOptions, args=words, prog="ld3m_min real-images", description=ABOUT
-        )
-        return partial(run, options)
-
-
-COMMAND = RealImages()
+COMMAND = PlainCommand("real-images", ABOUT, RealImagesOptions, run)

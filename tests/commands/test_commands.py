@@ -299,6 +299,24 @@ def test_tune_is_rate_search(monkeypatch):
     assert printed("tune", "smoke", "--dry-run") == printed("rate-search", "smoke", "--dry-run")
 
 
+@pytest.mark.parametrize("after", ["--dataset imgs", "--epochs 1 --architectures ConvNet", ""])
+def test_evaluate_takes_its_folder_without_a_preset(a_set, after):
+    made = call("evaluate", str(a_set), *after.split())
+    assert made.options.folder == a_set and made.preset == "cpu"
+    assert made.options.dataset == ("imgs" if "imgs" in after else None)
+    assert (made.config.epochs == 1) == ("--epochs" in after)
+    with pytest.raises(InputError, match="unknown preset 'nope'"):
+        call("evaluate", "nope", str(a_set), *after.split())
+
+
+def test_every_path_of_a_command_is_expanded(monkeypatch, tmp_path):
+    from ld3m_min.commands import real_images
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = real_images.COMMAND.parse(["--records=~/rec"])
+    assert made.args[0].records == tmp_path / "rec"
+
+
 def test_the_evaluations_names_of_before(a_set):
     made = call(
         *f"evaluate {a_set} --preset smoke --dataset digits --architectures ConvNet ViT".split(),
