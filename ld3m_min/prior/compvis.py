@@ -7,7 +7,9 @@ released as one file of weights and one yaml.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +30,11 @@ from ld3m_min.prior.compvis_config import (
 from ld3m_min.prior.compvis_files import read_config, read_state
 from ld3m_min.prior.compvis_keys import averaged, is_ignored, refuse_left, renamed, some
 from ld3m_min.prior.kinds import Autoencoder, Denoiser
-from ld3m_min.prior.schedule import Scheduler, alphas_cumprod, ldm_scheduler
+from ld3m_min.prior.schedule import Scheduler, alphas_cumprod, checked_length, ldm_scheduler
 
 STAND_ALONE = ("VQModel", "VQModelInterface", "AutoencoderKL")
 UNCONDITIONAL = "__is_unconditional__"
+IMAGENET = {1000: False, 1001: True}  # rows: whether one of them is a null class
 PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 
 
@@ -43,7 +46,7 @@ class Converted:
         autoencoder: the first stage.
         denoiser: the U-Net; None where the checkpoint is an autoencoder's.
         scheduler: of the U-Net.
-        class_embedding: of a class-conditional model; its last row is the null class.
+        class_embedding: of a class-conditional model; its last row may be a null class.
         ignored: the keys that were left out on purpose.
     """
 
@@ -82,7 +85,8 @@ def convert(
         state = averaged(state)
     left = {k: v for k, v in state.items() if not is_ignored(k)}
     if stand_alone:
-        autoencoder = _network(autoencoder_plan(kind, params, 1.0), left)
+        with _naming(config):
+            autoencoder = _network(autoencoder_plan(kind, params, 1.0), left)
         return Converted(autoencoder, None, None, None, ignored)
     groups: dict[str, dict[str, Tensor]] = {
         "model.diffusion_model.": {},
@@ -93,18 +97,59 @@ def convert(
         for key in [k for k in left if k.startswith(prefix)]:
             group[key.removeprefix(prefix)] = left.pop(key)
     refuse_left(left)
-    first = setting(params, "first_stage_config", "model.params")
-    first_params = setting(first, "params", "first_stage_config")
-    first_plan = autoencoder_plan(target(first), first_params, _scale(params, state))
-    unet = setting(params, "unet_config", "model.params")
-    second_plan = unet_plan(setting(unet, "params", "unet_config"))
-    return Converted(
-        _network(first_plan, groups["first_stage_model."]),
-        _network(second_plan, groups["model.diffusion_model."]),
-        _scheduler(params, state),
-        _class_embedding(params, groups["cond_stage_model."]),
-        ignored,
-    )
+    with _naming(config):
+        first = setting(params, "first_stage_config", "model.params")
+        first_params = setting(first, "params", "first_stage_config", Mapping)
+        first_plan = autoencoder_plan(target(first), first_params, _scale(params, state))
+        unet = setting(params, "unet_config", "model.params")
+        second_plan = unet_plan(setting(unet, "params", "unet_config", Mapping))
+        return Converted(
+            _network(first_plan, groups["first_stage_model."]),
+            _network(second_plan, groups["model.diffusion_model."]),
+            _scheduler(params, state),
+            _class_embedding(params, groups["cond_stage_model."]),
+            ignored,
+        )
+
+
+def last_is_null(table: nn.Embedding | None, names: Sized, null: bool | None) -> bool:
+    """Whether the last row of a checkpoint's class embedding is a null class.
+
+    Neither checkpoint nor config says so. As many names as rows leave no row for it, one name less
+    leaves one; and ImageNet has 1,000 classes.
+
+    Args:
+        table: the class embedding; None for an unconditional model.
+        names: of the classes, as far as they are known.
+        null: what was said; None where nothing was.
+    """
+    if table is None:
+        return False
+    rows = table.num_embeddings
+    if null is not None:
+        return null
+    if len(names):
+        return len(names) < rows
+    if rows not in IMAGENET:
+        warnings.warn(
+            f"whether the last of the {rows} rows of the class embedding is a null class is "
+            "unknown, and it is taken for one; say so by null=True, or null=False, or by the names "
+            "of the classes: LatentDiffusionPrior.from_compvis(checkpoint, yaml, null=...), whose "
+            "save_pretrained(folder) keeps it",
+            stacklevel=3,
+        )
+    return IMAGENET.get(rows, True)
+
+
+@contextmanager
+def _naming(config: str | os.PathLike[str] | Mapping[str, Any]) -> Iterator[None]:
+    """What is refused in the block is said with the file that the config is in."""
+    try:
+        yield
+    except InputError as error:
+        if not isinstance(config, Mapping):
+            error.args = (f"{os.fspath(config)}: {error}",)
+        raise
 
 
 def described(config: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, Settings]:
@@ -123,7 +168,8 @@ def described(config: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, 
     """
     whole = read_config(config)
     model = whole.get("model", whole)
-    params = setting(model, "params", "model")
+    with _naming(config):
+        params = setting(model, "params", "model")
     return target(model), params if isinstance(params, Mapping) else {}
 
 
@@ -138,7 +184,8 @@ def _scale(params: Settings, state: Mapping[str, Tensor]) -> float:
         InputError: it was measured, and the checkpoint lacks it.
     """
     if not params.get("scale_by_std"):
-        return float(params.get("scale_factor", 1.0))
+        scale: float = setting(params, "scale_factor", "model.params", float, default=1.0)
+        return scale
     if "scale_factor" not in state:
         raise InputError(
             "the config says scale_by_std, but the checkpoint lacks scale_factor; the latents' "
@@ -157,18 +204,18 @@ def _scheduler(params: Settings, state: Mapping[str, Tensor]) -> Scheduler:
     Raises:
         InputError: a setting without counterpart, or two schedules.
     """
-    kind = params.get("parameterization", "eps")
+    where, kind = "model.params", params.get("parameterization", "eps")
     usual: dict[str, tuple[object, ...]] = {
         "beta_schedule": ("linear",),
         "conditioning_key": ("crossattn", None),
     }
-    refuse_unusual(params, usual, "model.params")
+    refuse_unusual(params, usual, where)
     usual = {"parameterization": tuple(PREDICTIONS)}
-    refuse_unusual({"parameterization": kind}, usual, "model.params")
+    refuse_unusual({"parameterization": kind}, usual, where)
     scheduler: Scheduler = ldm_scheduler(
-        num_train_timesteps=params.get("timesteps", 1000),
-        beta_start=params.get("linear_start", 1e-4),
-        beta_end=params.get("linear_end", 2e-2),
+        num_train_timesteps=checked_length(setting(params, "timesteps", where, int, default=1000)),
+        beta_start=setting(params, "linear_start", where, float, "> 0", default=1e-4),
+        beta_end=setting(params, "linear_end", where, float, "> 0", default=2e-2),
         prediction_type=PREDICTIONS[kind],
     )
     stored = state.get("alphas_cumprod")
@@ -183,7 +230,7 @@ def _scheduler(params: Settings, state: Mapping[str, Tensor]) -> Scheduler:
 
 
 def _class_embedding(params: Settings, state: Mapping[str, Tensor]) -> nn.Embedding | None:
-    """The class embedding, whose last row is the null class; None for an unconditional model.
+    """The class embedding; None for an unconditional model.
 
     Args:
         params: the config's `model.params`.
@@ -205,8 +252,10 @@ def _class_embedding(params: Settings, state: Mapping[str, Tensor]) -> nn.Embedd
     weight = state.get("embedding.weight")
     refuse_left(k for k in state if k != "embedding.weight")
     params = setting(stage, "params", "cond_stage_config")
-    width = setting(params, "embed_dim", "cond_stage_config.params")
-    shape = (params.get("n_classes", 1000), width)  # 1000: the original's default
+    where = "cond_stage_config.params"
+    width = setting(params, "embed_dim", where, int)
+    # 1000: the original's default
+    shape = (setting(params, "n_classes", where, int, default=1000), width)
     if weight is None or tuple(weight.shape) != shape:
         default = "" if "n_classes" in params else " by default"
         raise InputError(
@@ -231,8 +280,13 @@ def _network(plan: NetworkPlan, weights: Mapping[str, Tensor]) -> Any:
         InputError: keys without counterpart, weights missing or of another shape.
     """
     state = renamed(weights, plan.blocks, plan.head_width)
-    with torch.device("meta"):
-        network = getattr(diffusers, plan.kind)(**plan.options)
+    try:
+        with torch.device("meta"):
+            network = getattr(diffusers, plan.kind)(**plan.options)
+    except Exception as error:  # settings that do not fit each other fail in many ways
+        raise InputError(
+            f"the config describes no {plan.what} that can be built: {error}"
+        ) from error
     expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
     refuse_left(k for k in state if k not in expected)
     missing = [k for k in expected if k not in state]

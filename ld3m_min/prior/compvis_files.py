@@ -31,10 +31,11 @@ def read_state(checkpoint: str | os.PathLike[str] | Mapping[str, Any]) -> dict[s
 
     Raises:
         FileNotFoundError: no such file.
-        InputError: damaged, no checkpoint, or one that holds more than tensors.
+        InputError: damaged, no checkpoint, or one that holds more than tensors; or a path in the
+            home of a user that there isn't.
     """
     if not isinstance(checkpoint, Mapping):
-        path = Path(checkpoint)
+        path = expanded(checkpoint)
         if not path.is_file():
             raise FileNotFoundError(f"no checkpoint {path}")
         checkpoint = _read_file(path)
@@ -111,11 +112,11 @@ def read_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[s
 
     Raises:
         FileNotFoundError: no such file.
-        InputError: no yaml, or not of a mapping.
+        InputError: no yaml, or not of a mapping; or a path in the home of a user that there isn't.
     """
     if isinstance(config, Mapping):
         return config
-    path = Path(config)
+    path = expanded(config)
     if not path.is_file():
         raise FileNotFoundError(f"no config {path}")
     found = yaml_of(path.read_bytes(), path)

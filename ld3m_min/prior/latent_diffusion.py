@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ld3m_min.errors import InputError
 from ld3m_min.io.digests import digest, versions
 from ld3m_min.prior.class_map import PROMPT
-from ld3m_min.prior.compvis import convert
+from ld3m_min.prior.compvis import convert, last_is_null
 from ld3m_min.prior.compvis_files import config_beside
 from ld3m_min.prior.diffusers_pipelines import parts_of
 from ld3m_min.prior.kinds import OUTPUT_LAYER, redrawn
@@ -196,6 +196,7 @@ class LatentDiffusionPrior(LatentDiffusionModel):
         *,
         ema: bool = False,
         classes: Iterable[object] = (),
+        null: bool | None = None,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ) -> LatentDiffusionPrior:
@@ -207,7 +208,10 @@ class LatentDiffusionPrior(LatentDiffusionModel):
             checkpoint: path (.ckpt, .pt, .safetensors) or state dict.
             config: path to the yaml, or its mapping.
             ema: take the averaged weights of the U-Net.
-            classes: names, in the order of the class embedding.
+            classes: names, in the order of the class embedding, without that of a null class.
+            null: whether the last row of the class embedding is a null class, which guidance needs;
+                None infers it from the names, or from the 1,000 classes of ImageNet, and warns
+                where it takes it for one without knowing.
             dtype: of the networks.
             device: of the networks.
 
@@ -223,13 +227,14 @@ class LatentDiffusionPrior(LatentDiffusionModel):
             ...     print(error)
             no checkpoint cin256.ckpt
         """
-        found = convert(checkpoint, config, ema=ema)
+        found, names = convert(checkpoint, config, ema=ema), tuple(classes)
         prior = cls(
             found.autoencoder,
             found.denoiser,
             found.scheduler,
             found.class_embedding,
-            classes=classes,
+            classes=names,
+            null=last_is_null(found.class_embedding, names, null),
         )
         check_finite(prior.modules, "the checkpoint")
         return prior.to(device, dtype)

@@ -184,7 +184,12 @@ def _own_parts(found: Found, index: Mapping[str, Any]) -> GivenParts:
             )
         part, place = getattr(diffusers, index[name]), found.folder / name
         if name == "scheduler":
-            parts[name] = part.from_pretrained(place, local_files_only=True)
+            try:
+                parts[name] = part.from_pretrained(place, local_files_only=True)
+            except Exception as error:  # one such file fails in as many ways as a network's
+                raise InputError(
+                    f"{place} holds no {index[name]} that can be loaded: {error}"
+                ) from error
         else:
             parts[name] = loaded(part, place, OPTIONS)
     embedding = None
@@ -211,14 +216,16 @@ def _pipeline_networks(folder: Path, index: Mapping[str, Any]) -> dict[str, nn.M
     Raises:
         InputError: as :func:`loaded`.
     """
-    transformers = needed("transformers", "a prior that is told its classes in words")
     networks = {}
     for name, value in index.items():
         named = not name.startswith("_") and isinstance(value, list) and len(value) == 2
         if not named or value[0] is None or name == "safety_checker":
             continue
-        libraries = {"diffusers": diffusers, "transformers": transformers}
-        library = libraries.get(value[0]) or getattr(diffusers.pipelines, value[0], None)
+        library: object = getattr(diffusers.pipelines, value[0], None)
+        if value[0] == "diffusers":
+            library = diffusers
+        elif value[0] == "transformers":
+            library = needed("transformers", "a prior that is told its classes in words")
         part = getattr(library, value[1], None)
         if isinstance(part, type) and issubclass(part, nn.Module):
             theirs = {k: v for k, v in OPTIONS.items() if k != "low_cpu_mem_usage"}

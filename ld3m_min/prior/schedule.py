@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ld3m_min.errors import InputError
+from ld3m_min.io.values import converted, within
 
 
 @runtime_checkable
@@ -47,11 +48,16 @@ def alphas_cumprod(scheduler: Scheduler) -> Float64[Tensor, " N"]:
     n = checked_length(config.get("num_train_timesteps"))
     start: Any = config.get("beta_start")
     end: Any = config.get("beta_end")
+    kind = config.get("beta_schedule")
     named = config.get("trained_betas") is None and not config.get("rescale_betas_zero_snr")
-    if named and config.get("beta_schedule") == "scaled_linear":
-        betas = torch.linspace(start**0.5, end**0.5, n, dtype=torch.float64) ** 2
-    elif named and config.get("beta_schedule") == "linear":
-        betas = torch.linspace(start, end, n, dtype=torch.float64)
+    if named and kind in ("scaled_linear", "linear"):
+        start = converted(float, start, "the schedule's beta_start")
+        end = converted(float, end, "the schedule's beta_end")
+        within((start, end), ">= 0", "the schedule's beta_start and beta_end")
+        scaled = kind == "scaled_linear"
+        first, last = (start**0.5, end**0.5) if scaled else (start, end)
+        betas = torch.linspace(first, last, n, dtype=torch.float64)
+        betas = betas**2 if scaled else betas
     else:
         betas = _held_betas(scheduler)
     if betas.shape != (n,) or not bool(((betas > 0) & (betas <= 1)).all()):

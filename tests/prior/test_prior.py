@@ -1,13 +1,16 @@
 """Priors of every kind: generation, gradients, files; and what is refused."""
 
 import copy
+import json
 import math
 import pickle
+import sys
 
 import pytest
 import torch
 from torch import nn
 
+from ld3m_min.errors import InputError
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.prior.schedule import alphas_cumprod, ldm_scheduler
 from ld3m_min.residual import NO_RESIDUAL, PUBLIC_RESIDUAL
@@ -125,6 +128,13 @@ def test_a_transformer_with_one_embedding_for_all_blocks_has_one_token(tmp_path)
         "dog",
         "fox",
     )
+
+
+@pytest.mark.parametrize("name", ["class labels", "transformer", "unconditional"])
+def test_a_pipeline_without_words_does_without_transformers(name, tmp_path, monkeypatch):
+    tiny.pipeline(name, tmp_path).save_pretrained(tmp_path / "pipeline")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert LatentDiffusionPrior.from_pretrained(tmp_path / "pipeline").denoiser is not None
 
 
 def test_text_conditioning_is_the_embedding_of_the_name(tmp_path):
@@ -558,6 +568,140 @@ def test_a_config_that_does_not_fit_the_checkpoint_is_refused(changes, message):
     state, values = compvis_tiny()
     with pytest.raises(ValueError, match=message):
         LatentDiffusionPrior.from_compvis(state, changed(values, **changes))
+
+
+def without(values, path):
+    values = copy.deepcopy(values)
+    *where, last = path.split("__")
+    place = values["model"]["params"]
+    for step in where:
+        place = place[step]
+    del place[last]
+    return values
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            f"unet_config__params__{k}"
+            for k in (
+                "channel_mult",
+                "model_channels",
+                "num_res_blocks",
+                "attention_resolutions",
+                "context_dim",
+                "in_channels",
+                "out_channels",
+            )
+        ),
+        *(
+            f"first_stage_config__params__ddconfig__{k}"
+            for k in (
+                "ch",
+                "ch_mult",
+                "num_res_blocks",
+                "resolution",
+                "attn_resolutions",
+                "z_channels",
+                "in_channels",
+                "out_ch",
+            )
+        ),
+        "first_stage_config__params__embed_dim",
+        "first_stage_config__params__n_embed",
+        "cond_stage_config__params__embed_dim",
+    ],
+)
+def test_a_config_that_lacks_or_spoils_a_field_names_it_and_its_file(tmp_path, path):
+    import yaml
+
+    state, values = compvis_tiny()
+    file, name = tmp_path / "tiny.yaml", path.rsplit("__", 1)[-1]
+    file.write_text(yaml.safe_dump(without(values, path)))
+    with pytest.raises(InputError, match=rf"tiny\.yaml: .*lacks '{name}'"):
+        LatentDiffusionPrior.from_compvis(state, file)
+    for spoilt in (None, "four", [], {"a": 1}, -1):
+        file.write_text(yaml.safe_dump(changed(values, **{path: spoilt})))
+        if spoilt == [] and name in ("attention_resolutions", "attn_resolutions"):
+            continue  # no level attends
+        with pytest.raises(InputError, match=rf"tiny\.yaml: .*({name}|no counterpart|lacks)"):
+            LatentDiffusionPrior.from_compvis(state, file)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"timesteps": "four"}, "timesteps must be a whole number, not 'four'"),
+        ({"linear_start": None}, "linear_start must be a number, not None"),
+        ({"scale_factor": "wide"}, "scale_factor must be a number"),
+        ({"unet_config__params": 3}, "unet_config.params must be settings by their names"),
+        ({"unet_config__params__num_head_channels": 0}, "num_head_channels must be at least 1"),
+        ({"unet_config__params__model_channels": 30}, "describes no U-Net that can be built"),
+        ({"cond_stage_config__params__n_classes": "ten"}, "n_classes must be a whole number"),
+    ],
+)
+def test_a_config_of_spoilt_values_is_a_sentence(changes, message):
+    state, values = compvis_tiny()
+    with pytest.raises(InputError, match=message):
+        LatentDiffusionPrior.from_compvis(state, changed(values, **changes))
+
+
+def test_a_schedule_of_spoilt_betas_is_a_sentence(make, tmp_path):
+    for beta in ("a", None, -1.0):
+        scheduler = ldm_scheduler()
+        scheduler.register_to_config(beta_start=beta)
+        with pytest.raises(InputError, match="beta_start"):
+            alphas_cumprod(scheduler)
+    make("class-conditional").save_pretrained(tmp_path / "prior")
+    file = tmp_path / "prior" / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"beta_start": "a"}))
+    with pytest.raises(InputError, match=r"scheduler holds no .* that can be loaded"):
+        LatentDiffusionPrior.from_pretrained(tmp_path / "prior")
+
+
+def of_rows(rows):
+    """The tiny checkpoint with so many classes, and its config."""
+    state, values = compvis_tiny()
+    key = "cond_stage_model.embedding.weight"
+    state[key] = state[key][torch.arange(rows) % 11].clone()
+    return state, changed(values, cond_stage_config__params__n_classes=rows)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "rows, said, null",
+    [
+        (10, {"null": False}, False),
+        (11, {"null": True}, True),
+        (10, {"classes": map(str, range(10))}, False),
+        (11, {"classes": map(str, range(10))}, True),
+        (1000, {}, False),
+        (1001, {}, True),
+    ],
+)
+def test_a_checkpoint_has_a_null_class_only_where_there_is_one(rows, said, null):
+    prior = LatentDiffusionPrior.from_compvis(*of_rows(rows), **said)
+    assert (prior.has_null, prior.class_count) == (null, rows - null)
+
+
+def test_an_unknown_null_class_of_a_checkpoint_is_said():
+    with pytest.warns(UserWarning, match="last of the 10 rows .* null=False"):
+        assert LatentDiffusionPrior.from_compvis(*of_rows(10)).has_null
+
+
+def test_a_released_checkpoint_is_found_below_home(tmp_path, monkeypatch):
+    import yaml
+    from safetensors.torch import save_file
+
+    state, values = compvis_tiny()
+    save_file(state, tmp_path / "x.safetensors")
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = [str(i) for i in range(10)]
+    found = LatentDiffusionPrior.from_pretrained("~/x.safetensors", classes=names)
+    other = LatentDiffusionPrior.from_compvis("~/x.safetensors", "~/x.yaml", classes=names)
+    assert found.digest == other.digest
 
 
 def test_files_that_are_not_what_they_should_be(tmp_path):
