@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from ld3m_min import __version__
 from ld3m_min.errors import Mistake
+from ld3m_min.io import launcher
 from ld3m_min.io import stop as signals
 
 
@@ -25,6 +26,10 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):  # a terminal that lacks a character shows its number
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _warned
+    if launcher.number() > 0:  # the first of several processes speaks for all
+        warnings.simplefilter("ignore")
+        os.environ["TQDM_DISABLE"] = "1"
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
     signals.leave_at_once()  # while libraries are imported, there is nothing to save
     try:
         _end(*_tried(_run))
@@ -47,7 +52,7 @@ def _tried(run: Callable[[], None]) -> tuple[str | None, int]:
         sys.stdout.flush()
         return None, 0
     except signals.Interrupted as stopped:
-        return str(stopped), stopped.code
+        return str(stopped) if launcher.number() == 0 else None, stopped.code
     except KeyboardInterrupt:
         return "stopped; the same command goes on from the last checkpoint", 130
     except BrokenPipeError:  # the reader of our output has left, as `head` does
@@ -91,7 +96,8 @@ def _warned(message: Warning | str, *_: object, **__: object) -> None:
 
 def _end(sentence: str | None, code: int) -> None:
     if sentence:
-        print(f"ld3m_min: {sentence}", file=sys.stderr)
+        which = f", process {launcher.number()}" if launcher.number() else ""
+        print(f"ld3m_min{which}: {sentence}", file=sys.stderr)
     if code:
         sys.exit(code)
 

@@ -6,14 +6,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from ld3m_min.distillers import DISTILLERS
 from ld3m_min.distillers.base import Distiller
 from ld3m_min.errors import InputError
 from ld3m_min.experts import ExpertBuffer
+from ld3m_min.io import several
 from ld3m_min.io.checkpoints import Checkpoint, Checkpointer
+from ld3m_min.networks import Dropout
 from ld3m_min.prepare import Setup
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes does of each iteration.
+
+    Attributes:
+        rows: its images; None for all, in a process alone.
+        labels: of the images that it compares with real ones: its own, or all.
+        compares: whether it does that. Where a loss needs all images at a time, the first process
+            alone compares.
+        gathers: whether the images of all processes are needed for that.
+    """
+
+    rows: slice | None
+    labels: Int[Tensor, " _"]
+    compares: bool = True
+    gathers: bool = False
 
 
 @dataclass
@@ -25,6 +46,7 @@ class Learner:
         learned: every tensor that is learned, "space.NAME" or "distiller.NAME".
         sgd: its optimiser.
         checkpoints: of all this.
+        share: the images that this process generates, and back-propagates through.
         history: one entry an iteration.
         before: what the last step started from, until the images after it are known to be finite;
             empty when they are.
@@ -35,6 +57,7 @@ class Learner:
     learned: dict[str, Tensor]
     sgd: torch.optim.SGD
     checkpoints: Checkpointer
+    share: Share
     history: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, Tensor] = field(default_factory=dict)
     gave_up: bool = False
@@ -85,11 +108,13 @@ class Learner:
         self.before = {}
 
     def save(self) -> None:
-        """Write a checkpoint after the iterations of the history.
+        """Write a checkpoint after the iterations of the history; of several processes, the first.
 
         Raises:
             OSError: it cannot be written; the earlier ones are whole.
         """
+        if not several.is_first():
+            return
         tensors = self.learned | self.momenta()
         notes: dict[str, Any] = {"history": self.history}
         if self.misses:  # a run that goes on from here must be able to go back as well
@@ -107,7 +132,9 @@ class Learner:
         """
         momenta = {f"momentum.{k}": p for k, p in self.learned.items()}
         before = {f"before.{k}": p for k, p in (self.learned | momenta).items()}
-        found = self.checkpoints.load(like=self.learned, optional=momenta | before)
+        found = several.from_first(
+            lambda: self.checkpoints.load(like=self.learned, optional=momenta | before)
+        )
         if found is None:
             return None
         history: Any = found.notes.get("history")
@@ -152,4 +179,23 @@ def make_learner(setup: Setup, experts: ExpertBuffer | None, checkpoints: Checkp
     if own:
         groups.append({"params": list(own.values()), "lr": config.mtt.lr_lr})
     sgd = torch.optim.SGD(groups, momentum=config.momentum)
-    return Learner(distiller, codes | own, sgd, checkpoints)
+    return Learner(distiller, codes | own, sgd, checkpoints, _share(setup, distiller))
+
+
+def _share(setup: Setup, distiller: Distiller) -> Share:
+    """What this process does of each iteration.
+
+    Raises:
+        InputError: there are more processes than classes, or images, to share.
+    """
+    labels, classes = setup.labels, len(setup.data.classes)
+    if several.count() == 1:
+        return Share(None, labels)
+    # a network with dropout draws for one class after the other: all have to pass the same one
+    drawing = any(isinstance(m, Dropout) for m in distiller.network(0).modules())
+    if distiller.adds_classes and not drawing:
+        mine, each = several.share(classes, "classes"), len(labels) // classes
+        rows = slice(mine.start * each, mine.stop * each)  # the images stand class by class
+        return Share(rows, labels[rows])
+    rows = several.share(len(labels), "images")
+    return Share(rows, labels, compares=several.is_first(), gathers=True)

@@ -2,6 +2,9 @@
 
 :func:`distil` reads as the paper does: prepare, then iterate (generate, match, step, save), then
 finish. A run that stopped or was killed goes on from its last checkpoint, on the CPU bit for bit.
+
+Several processes, as `torchrun` starts them, share the images of each iteration. All hold the whole
+state and take the same step, and the first of them alone writes.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ld3m_min.config import DistilConfig, unused_settings
@@ -24,6 +28,7 @@ from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError, NotFinite
 from ld3m_min.experts import ExpertBuffer, train_experts
 from ld3m_min.experts.buffer import describe_experts
+from ld3m_min.io import several
 from ld3m_min.io.checkpoints import Checkpoint, Checkpointer
 from ld3m_min.io.devices import checked_device
 from ld3m_min.io.digests import digest as digest_of
@@ -31,7 +36,7 @@ from ld3m_min.io.lock import Lock, locked
 from ld3m_min.io.modes import ordinary_modes
 from ld3m_min.io.paths import expanded
 from ld3m_min.io.progress import bar
-from ld3m_min.io.stop import Stop
+from ld3m_min.io.stop import REASONS, Interrupted, Stop
 from ld3m_min.learner import Learner, make_learner
 from ld3m_min.licences import with_licence
 from ld3m_min.planner.machine import out_of_memory
@@ -102,10 +107,11 @@ def distil(
         prior: moved to `device`; None loads what `config.prior` names.
         out: folder for checkpoints and the finished set; None keeps nothing.
         resume: go on from the newest checkpoint in `out` that verifies.
-        callback: called with a :class:`Progress` after each iteration.
+        callback: called with a :class:`Progress` after each iteration; of several processes, in the
+            first.
         experts: for MTT, or the folder where they are or are to be trained; None trains them below
             `out` if given.
-        device: where the work is done.
+        device: where the work is done; of several processes, "cuda" gives each its own GPU.
         progress: show a bar.
         class_map: what the user says of the data's classes in the prior; part of what the run is.
         licence: of the images, for the set's recipe and card; None states none.
@@ -140,27 +146,36 @@ def distil(
     with_licence({}, licence)  # an empty one is refused before the work, not after it
     config = replace(config, dataset=data.name)  # what the set and its checkpoints are of
     with ExitStack() as held:
+        device = several.joined(device)
+        first = several.is_first()
+        progress = progress and first
         if out is None:
             work = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="ld3m-")))
             lock = None
         else:
-            work = out.absolute()  # whatever becomes of the working directory
-            check_run_folder(work)  # before anything is made there
-            lock = held.enter_context(locked(work))
+            work, lock = out.absolute(), None  # whatever becomes of the working directory
+            if first:
+                check_run_folder(work)  # before anything is made there
+                lock = held.enter_context(locked(work))
         setup = prepare(config, data, prior, device=device, progress=progress, class_map=class_map)
-        rehearse(setup, work)
+        if first:
+            rehearse(setup, work)
         checkpoints = _checkpoints(setup, None if out is None else work, lock)
+        _check_same(checkpoints)
         if config.iterations == 0:
-            found = checkpoints.load() if resume else None
+            found = several.from_first(checkpoints.load) if resume else None
             _check_length(found, setup, checkpoints)
             setup.space.begin()
             return _finish(setup, None, checkpoints, Stop(), licence)
-        learner = make_learner(setup, _experts(setup, experts, work, progress), checkpoints)
+        trained = several.from_first(lambda: _experts(setup, experts, work, progress))
+        learner = make_learner(setup, trained, checkpoints)
         found = learner.go_on() if resume else None
         _check_length(found, setup, checkpoints)
         if found is None:
-            look_at_prior(setup, None if out is None else work, progress)
+            if first:
+                look_at_prior(setup, None if out is None else work, progress)
             setup.space.begin()
+            several.spread(setup.space.state().values())  # GPUs may round differently
         with checkpoints.stoppable() as stop:
             _iterate(setup, learner, callback, progress)
             return _finish(setup, learner, checkpoints, stop, licence)
@@ -175,6 +190,15 @@ def _checkpoints(setup: Setup, out: Path | None, lock: Lock | None) -> Checkpoin
     folder = None if out is None else out / "checkpoints"
     every, unused = setup.config.checkpoint_every, unused_settings(setup.config)
     return Checkpointer(folder, known, every=every, lock=lock, unused=unused)
+
+
+def _check_same(checkpoints: Checkpointer) -> None:
+    """Refuse several processes that were given different work."""
+    if several.from_first(lambda: checkpoints.identity) != checkpoints.identity:
+        raise InputError(
+            "the processes of this run have different configurations, images or priors; start all "
+            "with the same words and the same files"
+        )
 
 
 def _experts(
@@ -218,16 +242,18 @@ def _iterate(
         said = {"loss": f"{match.loss:.4g}", "skipped": skipped}
         shown.set_postfix(said | ({"lr": f"{entry['lr']:.4g}"} if "lr" in entry else {}))
         lost, last = learner.misses >= config.patience, iteration + 1 == n
-        if not lost and callback is not None:
+        if not lost and callback is not None and several.is_first():
             callback(Progress(iteration, match.loss, match.norms, setup.space, history))
         if lost:
             _give_up(setup, learner)
-        if checkpoints.due(iteration + 1, last=last):
+        asked = several.agreed(checkpoints.asked, tuple(REASONS))
+        if checkpoints.due(iteration + 1, last=last, asked=asked is not None):
             learner.save()
-        if not last:
+        if asked and not last:
+            several.wait()  # the others leave when the first has saved
             kept = f"{iteration + 1} of {n} iterations are saved"
-            checkpoints.leave_if_asked(
-                kept if checkpoints.folder else "nothing is kept without `out`"
+            raise Interrupted(
+                asked, kept if checkpoints.folder else "nothing is kept without `out`"
             )
 
 
@@ -236,7 +262,9 @@ def _within_memory(setup: Setup, learner: Learner, iteration: int) -> Match:
     try:
         return _match(setup, learner, iteration)
     except (RuntimeError, MemoryError) as error:
-        if setup.memory is None or not out_of_memory(error):
+        # the others are ahead in the same iteration and can't be called back
+        alone = several.count() == 1
+        if setup.memory is None or not alone or not out_of_memory(error):
             raise
         short = str(error).splitlines()[0]
     # past the handler: the exception held the activations
@@ -251,25 +279,33 @@ def _match(setup: Setup, learner: Learner, iteration: int) -> Match:
     config, space, learned = setup.config, setup.space, learner.learned
     for p in learned.values():
         p.grad = None
-    again = None
-    if config.redraw_noise and isinstance(space, LD3MSpace):
+    rows, again = learner.share.rows, None
+    part = space if rows is None else space.part(rows)
+    if config.redraw_noise and isinstance(space, LD3MSpace) and isinstance(part, LD3MSpace):
         # the public code evaluates one sample and differentiates another
         kept = space.constants["noise"]
         evaluated, again = (
             forward_noise(kept.shape, config.seed, iteration, which).to(kept)
             for which in ("judged", "differentiated")  # names of draws: they stay
         )
+        if rows is not None:
+            evaluated, again = evaluated[rows], again[rows]
         with torch.no_grad():
-            images = space.images(evaluated)
+            images = part.images(evaluated)
     else:
-        images = space.images()
-    S = images.detach().requires_grad_()
-    loss = learner.distiller.step(S, setup.labels, iteration)  # fills dL/dS
-    if again is not None and isinstance(space, LD3MSpace):
-        images = space.images(again)
-    images.backward(S.grad)  # equation (7): dL/dZ and dL/dc by the chain rule
+        images = part.images()
+    S, loss, slope = _compared(learner, images.detach(), len(setup.labels), iteration)
+    if again is not None and isinstance(part, LD3MSpace):
+        images = part.images(again)
+    images.backward(slope)  # equation (7): dL/dZ and dL/dc by the chain rule
+    for p in learned.values():
+        if p.grad is not None:
+            several.summed(p.grad)
     # the one wait for the device: what the guard has to know comes over together
     whole = torch.isfinite(S).all().to(loss)
+    if rows is not None:
+        whole = (several.summed(whole) == several.count()).to(loss)
+        several.summed(loss)
     numbers = torch.stack([whole, loss, *(_norm(p) for p in learned.values())]).tolist()
     norms = dict(zip(learned, numbers[2:], strict=True))
     if numbers[0]:
@@ -278,6 +314,36 @@ def _match(setup: Setup, learner: Learner, iteration: int) -> Match:
     named |= {f"gradient of {k.split('.')[-1]}": v for k, v in norms.items()}
     wrong = next((name for name, value in named.items() if not math.isfinite(value)), None)
     return Match(numbers[1], norms, wrong)
+
+
+def _compared(
+    learner: Learner, images: Float[Tensor, "b 3 H W"], n: int, iteration: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The images that were compared, this process's part of the loss, and its images' gradient.
+
+    Args:
+        learner: says which images of which processes are compared here.
+        images: of this process.
+        n: images of all processes.
+        iteration: 0-based.
+    """
+    share = learner.share
+    S = images
+    if share.gathers:
+        S = images.new_zeros(n, *images.shape[1:])
+        S[share.rows] = images
+        several.summed(S)
+    S.requires_grad_()
+    if share.compares:
+        loss = learner.distiller.step(S, share.labels, iteration)  # fills dL/dS
+    else:  # adds nothing to what the first process found
+        loss, S.grad = images.new_zeros(()), torch.zeros_like(S)
+        for p in learner.distiller.parameters.values():
+            p.grad = torch.zeros_like(p)
+    if not share.gathers:
+        return S, loss, S.grad
+    assert S.grad is not None
+    return S, loss, several.summed(S.grad)[share.rows]
 
 
 def _norm(p: Tensor) -> Tensor:
@@ -317,6 +383,7 @@ def _give_up(setup: Setup, learner: Learner) -> NoReturn:
             history[-1] = {"iteration": history[-1]["iteration"], "skipped": True, "why": why}
         learner.gave_up = True
         learner.save()
+        several.wait()  # the others leave when the first has saved
     last, kept = history[-1], "give `out` to keep the last good state"
     if folder:
         with torch.no_grad():
@@ -370,11 +437,11 @@ def _finish(
             stacklevel=4,
         )
     result = _decoded(setup, pixels, history, checkpoints.elapsed)
-    if checkpoints.folder is not None:
+    if checkpoints.folder is not None and several.is_first():
         result = _with_notes(result, checkpoints.folder.parent / "set")
     if licence is not None:
         result = result.with_licence(licence)
-    if checkpoints.folder is not None:
+    if checkpoints.folder is not None and several.is_first():
         checkpoints.check_place()
         result.save(checkpoints.folder.parent / "set")
     stop.leave_if_signalled(

@@ -17,6 +17,7 @@ import tyro
 from ld3m_min.commands.old_names import command_of
 from ld3m_min.errors import InputError
 from ld3m_min.io.extras import needed
+from ld3m_min.io.launcher import started
 
 COMMANDS = {
     "distil": "Distil a data set into a few images per class.",
@@ -62,6 +63,11 @@ def parsed(words: Sequence[str], imported: Callable[[], None] | None = None) -> 
     name = command_of(words)
     if name not in COMMANDS:
         _overview(words)
+    if name != "distil" and started() > 1:
+        raise InputError(
+            f"{name} is work for one process, and {started()} were started; start it without "
+            "torchrun or accelerate"
+        )
     module = f"{__name__}.{name.replace('-', '_')}"
     parser: _Parser = needed(module, f"the command {name}").COMMAND
     if imported is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ld3m_min.config import ALGORITHM_OF, DistilConfig, to_dict, unused_settings
 from ld3m_min.data.loading import load_data
 from ld3m_min.errors import InputError
 from ld3m_min.experts.buffer import experts_name
+from ld3m_min.io import several
 from ld3m_min.presets import PRESETS, preset
 from ld3m_min.prior.class_map import ClassMap
 from ld3m_min.run import distil
@@ -26,6 +27,8 @@ ABOUT = """Distil a data set into OUT/set.
 
 Stopped, it goes on from its last checkpoint when started again with the same words. `--plan NAME`
 sets all options of a memory plan: auto, one-pass, decoder, selective, per-step, chunks or two-pass.
+
+Several GPUs share one run: torchrun --nproc-per-node N -m ld3m_min distil ... --device cuda.
 
 A FOLDER of your own images, one subfolder a class, may stand in the preset's place. Its space is
 chosen by the prior that `--prior` names, or is that of pixels; OUT/preview.html shows the run while
@@ -102,8 +105,12 @@ def _check_plan(plan: Mapping[str, Any]) -> None:
 
 def run(call: Call[DistilOptions, DistilConfig]) -> None:
     """Distil, and say where the set is."""
-    if call.preset == OWN:
-        return run_own(call)
+    device = str(several.joined(call.options.device))
+    call = replace(call, options=replace(call.options, device=device))
+    run_own(call) if call.preset == OWN else _run_preset(call)
+
+
+def _run_preset(call: Call[DistilOptions, DistilConfig]) -> None:
     config, options = call.config, call.options
     out = Path("runs/distil") if options.out is None else options.out
     begin(options.device, options.max_seconds)

@@ -19,6 +19,7 @@ from ld3m_min.data.loading import load_data
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.experts.buffer import experts_name
+from ld3m_min.io import several
 from ld3m_min.io.environment import environment, peak_memory
 from ld3m_min.io.files import write_json
 from ld3m_min.io.paths import expanded, resolved
@@ -124,6 +125,8 @@ def run_own(call: Call[DistilOptions, DistilConfig]) -> None:
     preview = Preview(out / "preview.html", title, config.iterations, data.classes)
     try:
         made = _distilled(call, data, out, preview, said)
+        if not several.is_first():
+            return
         _finish(call, chosen, made, data, out, preview)
     except BaseException as error:  # a stop too: the page must not say that it runs
         if preview.begun:  # else the page there is, if any, is of an earlier run

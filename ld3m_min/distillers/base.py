@@ -115,6 +115,8 @@ class Distiller:
 
     Attributes:
         needs_experts: whether it does.
+        adds_classes: whether the loss is a sum over the classes, so that :meth:`step` may be given
+            some of them at a time.
         parameters: what the distiller itself learns, name -> leaf tensor (MTT's learning rate).
 
     Example:
@@ -128,6 +130,7 @@ class Distiller:
     """
 
     needs_experts: ClassVar[bool] = False
+    adds_classes: ClassVar[bool] = False
 
     def __init__(
         self,

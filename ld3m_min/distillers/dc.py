@@ -86,6 +86,8 @@ class DC(Distiller):
         (False, (4, 3, 32, 32))
     """
 
+    adds_classes = True
+
     def step(
         self, images: Float[Tensor, "B 3 H W"], labels: Int[Tensor, " B"], iteration: int
     ) -> Float[Tensor, ""]:

@@ -69,6 +69,8 @@ class DM(Distiller):
         [0, 0, 2]
     """
 
+    adds_classes = True
+
     def step(
         self, images: Float[Tensor, "B 3 H W"], labels: Int[Tensor, " B"], iteration: int
     ) -> Float[Tensor, ""]:

@@ -11,7 +11,6 @@ EXTRAS = {  # package: extra that brings it
     "pandas": "experiments",
     "pyarrow": "parquet",
     "transformers": "text",
-    "accelerate": "cluster",
 }
 
 

@@ -8,6 +8,7 @@ synthetic image, class by class.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, ClassVar
 
 import torch
@@ -140,6 +141,19 @@ class Space:
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """The images in [0, 1], differentiable in every parameter."""
         raise TypeError(f"{type(self).__name__} is abstract; use one of ld3m_min.spaces.SPACES")
+
+    def part(self, rows: slice) -> Space:
+        """The same space with some of the images alone; gradients reach this one's parameters.
+
+        Args:
+            rows: which images.
+        """
+        made = copy(self)
+        made.parameters = {k: v[rows] for k, v in self.parameters.items()}
+        made.constants = {
+            k: v if k in self.by_class else v[rows] for k, v in self.constants.items()
+        }
+        return made
 
     def begin(self) -> None:
         """What takes long before the first iteration; a run that goes on does it no more."""

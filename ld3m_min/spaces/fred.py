@@ -125,6 +125,13 @@ class FreDSpace(Space):
         """
         return cls(state["coefficients"], state["masks"], config.size)
 
+    def part(self, rows: slice) -> Space:
+        """The same space with some of the images alone; see :class:`Space`."""
+        made = super().part(rows)
+        assert isinstance(made, FreDSpace)
+        made._places = self._places[rows]
+        return made
+
     def images(self) -> Float[Tensor, "B 3 H W"]:
         """The sums of the kept waves, cut off below 0 and above 1."""
         kept = self.parameters["coefficients"]

@@ -25,7 +25,7 @@ from ld3m_min.io.checkpoints import Checkpointer
 from ld3m_min.io.files import read_json, replace_folder, write_bytes, write_json
 from ld3m_min.io.lock import locked
 from ld3m_min.io.stop import Interrupted, stop_after
-from ld3m_min.learner import Learner
+from ld3m_min.learner import Learner, Share
 from ld3m_min.presets import preset
 from ld3m_min.prior.schedule import ldm_scheduler
 from ld3m_min.run import distil
@@ -420,7 +420,8 @@ def test_a_step_that_is_undone_leaves_no_trace(digits, monkeypatch):
     pixels = torch.zeros(2, requires_grad=True)
     sgd = torch.optim.SGD([pixels], lr=1.0, momentum=0.5)
     distiller = DM(small(), digits)
-    learner = Learner(distiller, {"space.pixels": pixels}, sgd, Checkpointer(None, None))
+    share = Share(None, torch.zeros(2, dtype=torch.long))
+    learner = Learner(distiller, {"space.pixels": pixels}, sgd, Checkpointer(None, None), share)
     pixels.grad = torch.tensor([1.0, 2.0])
     assert learner.step() is None
     before = pixels.detach().clone(), sgd.state[pixels]["momentum_buffer"].clone()
