@@ -87,6 +87,11 @@ class Plan:
     probe: bool = False
 
     @property
+    def recomputes(self) -> bool:
+        """Whether anything is computed again in the backward pass."""
+        return bool(self.steps or self.decoder or self.two_pass)
+
+    @property
     def backend(self) -> dict[str, str | bool]:
         """How the networks are run, whatever is recomputed, by the names of the fields."""
         if self.probe:
@@ -114,7 +119,7 @@ class Plan:
             raise InputError(
                 "plan.probe chooses precision and compile itself; leave them out or set probe=False"
             )
-        if self.compile == "reduce-overhead" and (self.steps or self.decoder or self.two_pass):
+        if self.compile == "reduce-overhead" and self.recomputes:
             raise InputError(
                 "plan.compile='reduce-overhead' (CUDA graphs) fails where parts are recomputed; "
                 "use 'default'"

@@ -268,6 +268,8 @@ def forecasts(
     """A forecast for each plan of :func:`ld3m_min.backprop.ordered_plans`, the fastest first.
 
     They are made one by one, as they are asked for, in the precision and format of `config.plan`.
+    CUDA graphs cannot be recomputed: in place of compile="reduce-overhead", plans that recompute
+    have "default".
 
     Args:
         prior: on any device; not touched.
@@ -290,11 +292,12 @@ def forecasts(
         each = SPACES[config.space].per_class(config, prior)
         loss = forecast_matching(config, classes or max(1, len(prior.classes)), each)
     for name, plan in ordered_plans(config.sampler.steps).items():
+        graphs = given.compile == "reduce-overhead"
         plan = replace(
             plan,
             precision=given.precision,
             channels_last=given.channels_last,
-            compile=given.compile,
+            compile="default" if graphs and plan.recomputes else given.compile,
         )
         yield forecast(
             prior, config, plan, device=device, name=name, matching=loss, classes=classes

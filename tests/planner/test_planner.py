@@ -268,3 +268,10 @@ def test_a_forecast_takes_no_longer_for_more_images(tiny_prior, monkeypatch):
         )
         assert 9 < large / small < 11
     assert max(counted) <= 12
+
+
+def test_cuda_graphs_are_asked_for_only_where_nothing_is_recomputed(tiny_prior, monkeypatch):
+    monkeypatch.setattr(forecast_module, "forecast", lambda prior, config, plan, **_: plan)
+    config = settings(plan=replace(AUTO, compile="reduce-overhead"))
+    first, *others = forecasts(tiny_prior, config, matching=False)
+    assert first.compile == "reduce-overhead" and {p.compile for p in others} == {"default"}
