@@ -9,7 +9,6 @@ import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -60,7 +59,10 @@ class Prepared:
     _like: Callable[..., FrozenPrior]
 
     def __init__(
-        self, prior: FrozenPrior, plan: BackendPlan, of: tuple[tuple[int, int], ...] | None = None
+        self,
+        prior: FrozenPrior,
+        plan: BackendPlan,
+        of: tuple[tuple[object, ...], ...] | None = None,
     ) -> None:
         self._prior, self.of = prior, of
         self._verified: set[tuple[object, ...]] = set()
@@ -177,9 +179,11 @@ class Prepared:
         return None
 
 
-_PREPARED: WeakKeyDictionary[FrozenPrior, dict[tuple[Backend, torch.device], Prepared]] = (
-    WeakKeyDictionary()
-)
+class _Copies(dict[tuple[Backend, torch.device], Prepared]):
+    """What a prior holds of :func:`prepared`; a copy of the prior, or its pickle, has none."""
+
+    def __reduce__(self) -> tuple[type[_Copies], tuple[()]]:
+        return _Copies, ()
 
 
 def prepared(prior: FrozenPrior | Prepared, plan: BackendPlan) -> FrozenPrior | Prepared:
@@ -203,12 +207,14 @@ def prepared(prior: FrozenPrior | Prepared, plan: BackendPlan) -> FrozenPrior | 
     backend = _backend(plan)
     if isinstance(prior, Prepared) or backend == PLAIN:
         return prior
-    copies = _PREPARED.setdefault(prior, {})
-    current = versions(p for m in prior.modules for p in m.parameters())
+    # on the prior, so that they go when it goes: each refers to its prior
+    copies: _Copies = vars(prior).setdefault("_copies", _Copies())
+    current = versions(t for m in prior.modules for t in (*m.parameters(), *m.buffers()))
     key = backend, prior.device
-    if key not in copies or copies[key].of != current:
-        copies[key] = Prepared(prior, plan, current)
-    return copies[key]
+    found = copies.get(key)
+    if found is None or found.of != current or found._prior is not prior:
+        found = copies[key] = Prepared(prior, plan, current)
+    return found
 
 
 def backend_of(

@@ -1,7 +1,10 @@
 """A backend is believed only where it gives eager float32's output and gradients."""
 
+import copy
+import gc
 import shutil
 import warnings
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -170,6 +173,28 @@ def test_weights_that_changed_are_copied_anew(tiny_prior, codes):
         gradients(tiny_prior, codes, plan), gradients(tiny_prior, codes, Plan()), strict=True
     ):
         assert (a - b).norm() <= 1e-4 * b.norm()
+
+
+def test_weights_written_through_data_are_copied_anew(tiny_prior, codes):
+    plan = Plan(precision="bfloat16")
+    before = decode_with_plan(tiny_prior, codes[0], plan)
+    for p in tiny_prior.autoencoder.parameters():
+        p.data.mul_(0.5)
+    after = decode_with_plan(tiny_prior, codes[0], plan)
+    assert not torch.equal(before, after)
+    assert (after - tiny_prior.decode(codes[0])).norm() <= 0.1 * after.norm()
+
+
+def test_a_prior_goes_with_its_copies_and_is_copied_without_them(tiny_prior, codes):
+    plan = Plan(precision="bfloat16")
+    low, twin, other = prepared(tiny_prior, plan), copy.copy(tiny_prior), copy.deepcopy(tiny_prior)
+    assert not vars(other)["_copies"]
+    assert prepared(tiny_prior, plan) is low
+    assert prepared(twin, plan)._prior is twin and prepared(other, plan)._prior is other
+    gone = weakref.ref(other)
+    del other
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_global_random_state_is_left_alone(tiny_prior, codes):

@@ -70,7 +70,8 @@ class LatentDiffusionPrior(LatentDiffusionModel):
             for i, m in enumerate(parts)
             for k, v in sorted(m.state_dict(keep_vars=True).items())
         }
-        now = versions(tensors.values())
+        table = [] if self.class_embedding is None else [self.class_embedding.weight]
+        now = versions([*tensors.values(), *table])
         if self._digest is None or now is None or self._digest[0] != now:
             extra = [] if self.denoiser is None else [self.alpha_bar]
             if self.class_embedding is not None and self.has_null:

@@ -9,6 +9,8 @@ import torch
 from ld3m_min.backprop import Plan
 from ld3m_min.io.checkpoints import Checkpointer
 from ld3m_min.io.checkpoints import _read_manifest as read_manifest
+from ld3m_min.io.digests import versions
+from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.run import distil
 
 from .common import eval_preset, folder_of, load, settings
@@ -113,3 +115,32 @@ def test_what_a_run_does_not_look_at_makes_no_other_run(tmp_path):
     assert _same(distil(changed, data=data, out=tmp_path / "run", progress=False), made)
     with pytest.raises(ValueError, match="another configuration"):
         distil(replace(config, lr=0.5), data=data, out=tmp_path / "run", progress=False)
+
+
+def test_weights_that_were_cast_or_written_through_data_are_other_weights(tmp_path):
+    def prior(dtype=torch.float32):
+        return LatentDiffusionPrior.from_pretrained("digits", dtype=dtype)
+
+    cast = prior()
+    before = cast.networks_digest
+    assert cast.to(dtype=torch.bfloat16).networks_digest == prior(torch.bfloat16).networks_digest
+    assert cast.to(dtype=torch.float32).networks_digest not in (before, prior().digest)
+    written = prior()
+    assert written.networks_digest == before
+    written.denoiser.conv_in.bias.data[0] += 1
+    changed = written.networks_digest
+    assert changed != before
+    written.class_embedding.weight.data[-1] += 1  # the null class
+    assert written.networks_digest not in (before, changed)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.int64])
+def test_versions_see_one_value_of_any_tensor(dtype):
+    whole = torch.arange(60, dtype=dtype).reshape(3, 4, 5)
+    parts = whole, whole[1:], whole[:, 1:, 1:], whole.permute(2, 0, 1), whole[0, 0, 1], whole[:0]
+    for part in parts:
+        before = versions([part])
+        assert versions([part]) == before
+        if part.numel():
+            part.data[(-1,) * part.dim()] += 1
+            assert versions([part]) != before
