@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ld3m_min.backprop import CHUNKS, TWO_PASS
-from ld3m_min.config import GladConfig, own_settings
+from ld3m_min.config import VALIDATORS, GladConfig, own_settings
 from ld3m_min.data import load_data
 from ld3m_min.errors import InputError
 from ld3m_min.experiments.layer_search import search_layer
@@ -245,3 +245,25 @@ def test_the_layer_search_takes_the_best_on_validation_images(digits, tmp_path):
             search_layer(
                 config, digits, layers, prior=tiny_style(), protocol=protocol, out=tmp_path
             )
+
+
+def test_a_layer_that_diverged_is_not_the_best(digits, tmp_path, monkeypatch):
+    from ld3m_min.evaluate.cross_architecture import EvalResult
+    from ld3m_min.experiments import layer_search
+
+    nan = float("nan")
+    for values, best in (((nan, 0.5, 0.9), 2), ((nan, nan, nan), None)):
+        left = iter(values)
+        monkeypatch.setattr(layer_search, "distil", lambda *a, **k: None)
+        monkeypatch.setattr(
+            layer_search,
+            "evaluate",
+            lambda *a, left=left, **k: EvalResult(dict.fromkeys(VALIDATORS, (next(left),)), "test"),
+        )
+        words = (small(), digits, (0, 1, 2))
+        options = {"prior": tiny_style(), "protocol": eval_preset("smoke"), "out": tmp_path}
+        if best is None:
+            with pytest.raises(InputError, match="diverged at every layer"):
+                search_layer(*words, **options)
+        else:
+            assert search_layer(*words, **options).best == best

@@ -18,9 +18,8 @@ from ld3m_min.experiments import operations
 from ld3m_min.experiments.cells import Cell
 from ld3m_min.experiments.operations import Operations
 from ld3m_min.experiments.places import RECORDS
-from ld3m_min.experiments.records import load_records
+from ld3m_min.experiments.records import load_records, read_record
 from ld3m_min.experiments.sweep import Job, Sweep
-from ld3m_min.io.files import read_json
 from ld3m_min.prior.presets import FINE_TUNE_PRESETS, PRIOR_PRESETS
 from ld3m_min.prior.style_config import STYLE_PRESETS
 from ld3m_min.prior.training_log import TrainingLog
@@ -122,7 +121,12 @@ class Costs:
         disk, memory = 4 * PRIOR_COPIES * found.numbers, PROCESS + found.peak
         file = self.folder / f"prior-{name}-seed0.json"
         if file.exists():
-            return Cost(float(read_json(file)["seconds"]), memory, disk, measured=True)
+            return Cost(
+                float(read_record(file, "seconds", kind=(int, float))["seconds"]),
+                memory,
+                disk,
+                measured=True,
+            )
         if on_gpu:
             return Cost(self._seconds(found, "prior", on_gpu), HOST, disk, measured=False)
         # larger images are trained in other ways: priors of the same size say more
@@ -158,7 +162,10 @@ class Costs:
         found = {}
         for name in (*PRIOR_PRESETS, *STYLE_PRESETS, *FINE_TUNE_PRESETS):
             file = self.folder / f"prior-{name}-seed0.json"
-            if file.exists() and (took := read_json(file)["seconds"]):
+            took = 0.0
+            if file.exists():
+                took = read_record(file, "seconds", kind=(int, float))["seconds"]
+            if took:
                 found[name] = operations.prior(name).flops / took
         # one that is kept on its way has timed the steps of its denoiser
         kept = self.folder.parent / "priors"

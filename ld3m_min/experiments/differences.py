@@ -23,11 +23,10 @@ from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.experiments.cells import Cell
 from ld3m_min.experiments.places import RUNS
-from ld3m_min.experiments.records import add_entry
+from ld3m_min.experiments.records import add_entry, read_record
 from ld3m_min.experts.train import experts_below
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
-from ld3m_min.io.files import read_json
 from ld3m_min.io.progress import bar
 from ld3m_min.run import Progress, distil
 
@@ -175,7 +174,9 @@ def measure(
     """
     head: dict[str, Any] = {"schema": 1, "what": "first gradients, changed against base"}
     head |= {"environment": environment("cpu")}
-    points: list[dict[str, Any]] = read_json(file)["points"] if Path(file).exists() else []
+    points: list[dict[str, Any]] = []
+    if Path(file).exists():
+        points = read_record(file, "points", "name", "key")["points"]
     known = {p["name"]: p["key"] for p in points}
     bases: dict[Cell, dict[str, Tensor]] = {}
     cells = [
@@ -218,7 +219,7 @@ def gradient_means(file: str | Path) -> dict[tuple[str, str], Change]:
         return {}
     frame = pd.DataFrame(
         (re.sub(r"-seed\d+$", "", point["name"]), code, *point[code].values())
-        for point in read_json(file)["points"]
+        for point in read_record(file, "points", "name", "Z", "c")["points"]
         for code in ("Z", "c")
     )
     with np.errstate(divide="ignore"):  # a length of 0 has the mean 0

@@ -28,10 +28,9 @@ from ld3m_min.config import DistilConfig
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.distillers import DISTILLERS
 from ld3m_min.errors import InputError
-from ld3m_min.experiments.records import add_entry
+from ld3m_min.experiments.records import add_entry, read_record
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
-from ld3m_min.io.files import read_json
 from ld3m_min.io.progress import bar
 from ld3m_min.prepare import prepare
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
@@ -189,7 +188,7 @@ def measure(
 
 def _points(file: Path, key: str) -> list[dict[str, Any]]:
     """The points of a record, or InputError where they were measured with something else."""
-    found = read_json(file)
+    found = read_record(file, "points", "into", "source", "decay", "T", "seed")
     if found.get("key") != key:
         raise InputError(
             f"{file} holds gradient norms of another configuration, prior or data set; give "

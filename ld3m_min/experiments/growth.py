@@ -22,9 +22,8 @@ from torch import Tensor
 from ld3m_min.config import ARCHITECTURES, DistilConfig, EvalConfig
 from ld3m_min.data.splits import DataSplits
 from ld3m_min.evaluate.cross_architecture import evaluate
-from ld3m_min.experiments.records import add_entry
+from ld3m_min.experiments.records import add_entry, read_record
 from ld3m_min.io.environment import environment
-from ld3m_min.io.files import read_json
 from ld3m_min.io.pictures import save_strip
 from ld3m_min.prior.loading import AnyPrior
 from ld3m_min.run import Progress, distil
@@ -117,7 +116,9 @@ def measure(
         networks that took no part.
     """
     file = Path(file)
-    entries: list[dict[str, Any]] = read_json(file)["systems"] if file.exists() else []
+    entries: list[dict[str, Any]] = []
+    if file.exists():
+        entries = read_record(file, "systems", "system")["systems"]
     for system, config in configs.items():
         if any(e["system"] == system for e in entries):
             continue

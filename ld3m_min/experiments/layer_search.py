@@ -6,6 +6,7 @@ are not among the reported unseen ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,8 @@ class LayerSearch:
 
     Attributes:
         accuracies: mean validation accuracy over the networks, by layer; 0 is W+.
-        best: the layer with the highest; of equal ones, the first that was tried.
+        best: the layer with the highest, one that diverged aside; of equal ones, the first that was
+            tried.
     """
 
     accuracies: dict[int, float]
@@ -69,7 +71,7 @@ def search_layer(
         progress: show bars.
 
     Raises:
-        InputError: no layer, or one that the generator lacks.
+        InputError: no layer, one that the generator lacks, or all of them diverged.
     """
     tried = list(layers)
     if not tried:
@@ -85,4 +87,10 @@ def search_layer(
             made, data, VALIDATORS, config=protocol, out=place / "evaluation", progress=progress
         )
         accuracies[layer] = sum(found.mean(a) for a in VALIDATORS) / len(VALIDATORS)
-    return LayerSearch(accuracies, max(tried, key=lambda n: accuracies[n]))
+    settled = [n for n in tried if math.isfinite(accuracies[n])]
+    if not settled:
+        raise InputError(
+            f"trainings diverged at every layer that was tried, {', '.join(map(str, tried))}, so "
+            "none is the best; try other layers or a lower rate"
+        )
+    return LayerSearch(accuracies, max(settled, key=lambda n: accuracies[n]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,9 @@ from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
 from ld3m_min.experiments.places import RECORDS
 from ld3m_min.experiments.rate_search import FACTOR, FIRST_SEED, climb
-from ld3m_min.experiments.records import add_entry
+from ld3m_min.experiments.records import add_entry, read_record
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
-from ld3m_min.io.files import read_json
 from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import stoppable
 from ld3m_min.presets import eval_preset
@@ -59,7 +58,7 @@ def network_rates(
         progress: show a bar.
 
     Returns:
-        The rate by network.
+        The rate by network, without those that diverged at every one.
 
     Raises:
         InputError: `only` names no network.
@@ -68,7 +67,9 @@ def network_rates(
     if only and only not in NAMES:
         raise InputError(f"unknown network {only!r}; choose {', '.join(NAMES)}")
     file = Path(records) / f"networks-{data.name}-{name}.json"
-    tried: list[dict[str, Any]] = read_json(file)["tries"] if file.exists() else []
+    tried: list[dict[str, Any]] = []
+    if file.exists():
+        tried = read_record(file, "tries", "key", "network", "lr", "accuracies")["tries"]
     data = data.to(device)
     sets = [select(data, ipc, "random", seed=FIRST_SEED + i) for i in range(SETS)]
     base = eval_preset(name, ipc=ipc, split="validation", repeats=1)
@@ -99,8 +100,7 @@ def network_rates(
             head |= {"environment": environment(device)}
             tried[:] = add_entry(file, head, "tries", found)
         asked.append(found)
-        values = [-math.inf if v is None else v for v in found["accuracies"]]
-        return sum(values) / len(values)
+        return _mean(found["accuracies"])
 
     wanted = [n for n in NAMES if only in ("", n)]
     for network in bar(wanted, desc="networks", show=progress):
@@ -112,16 +112,26 @@ def network_rates(
 def settled(tried: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """The rate of each network: the lowest that is within `EQUAL` of the best one.
 
-    Where several do as well, a lower one is farther from those that diverge.
+    Where several do as well, a lower one is farther from those that diverge. A network that
+    diverged at every rate has none, which is said.
 
     Args:
         tried: entries of a record.
     """
     scores: dict[str, dict[float, float]] = {}
     for t in tried:
-        values = [-math.inf if v is None else v for v in t["accuracies"]]
-        scores.setdefault(t["network"], {})[t["lr"]] = sum(values) / len(values)
-    return {
-        network: min(lr for lr, mean in means.items() if mean >= max(means.values()) - EQUAL)
-        for network, means in scores.items()
-    }
+        scores.setdefault(t["network"], {})[t["lr"]] = _mean(t["accuracies"])
+    found = {}
+    for network, means in scores.items():
+        best = max(means.values())
+        if best == -math.inf:
+            warnings.warn(f"{network} diverged at every rate that was tried", stacklevel=2)
+        else:
+            found[network] = min(lr for lr, mean in means.items() if mean >= best - EQUAL)
+    return found
+
+
+def _mean(accuracies: Sequence[float | None]) -> float:
+    """Mean over the sets; minus infinity where a training diverged on one of them."""
+    values = [-math.inf if v is None or math.isnan(v) else v for v in accuracies]
+    return sum(values) / len(values)

@@ -1,18 +1,20 @@
 """Learning rates, searched on held-out training images with a budget that is the same for all.
 
 A rate decides an experiment as much as a method does. So every system gets as many tries, on a
-scale that its own gradient sets, and never a rate at the edge of what was tried. The networks that
-look at a try are none of the unseen ones of the tables, and its seeds are none of the records'.
+scale that its own gradient sets, and a rate that is still the best at the edge of what was tried is
+said to be so. The networks that look at a try are none of the unseen ones of the tables, and its
+seeds are none of the records'.
 """
 
 from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ld3m_min.config import ALGORITHMS, VALIDATORS, DistilConfig, EvalConfig, own_settings
 from ld3m_min.data.splits import DataSplits
@@ -20,12 +22,11 @@ from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
 from ld3m_min.experiments.cells import ABLATION, RAISED_Z, VARIANTS
 from ld3m_min.experiments.places import RECORDS, RUNS, prior_path
-from ld3m_min.experiments.records import add_entry
+from ld3m_min.experiments.records import add_entry, read_record
 from ld3m_min.experts.buffer import ExpertBuffer
 from ld3m_min.experts.train import experts_below
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
-from ld3m_min.io.files import read_json
 from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import stoppable
 from ld3m_min.io.values import within
@@ -40,6 +41,7 @@ TRIES = 5  # rates that every system gets at least
 MOST = 9  # and at most, if the best one stays at an edge
 FIRST_STEP = 0.01  # of what is learned, by which the first step at the middle rate moves it
 FIRST_SEED = 1000  # of the distillations that are tried; records have seeds below
+Tried = TypeVar("Tried")
 Rates = Mapping[tuple[str, str], Sequence[float]]  # by (algorithm, system)
 PAIRS = (
     *((algorithm, system) for algorithm in ALGORITHMS for system in LEARNED),
@@ -225,8 +227,10 @@ class Search:
             "seconds": round(time.monotonic() - began, 1),
         }
 
-    def best(self, algorithm: str, system: str, rates: Sequence[float] | None = None) -> float:
-        """The best rate of a system.
+    def best(
+        self, algorithm: str, system: str, rates: Sequence[float] | None = None
+    ) -> float | None:
+        """The best rate of a system; None where it diverged at every one.
 
         Args:
             algorithm: of the distillation.
@@ -249,8 +253,9 @@ class Search:
             return sum(self.score(one, prior) for one in tries) / len(tries)
 
         if rates is not None:
-            return max(rates, key=score)
-        return FACTOR ** climb(lambda k: score(FACTOR**k), self.middle(config, prior))
+            return highest({lr: score(lr) for lr in rates})
+        power = climb(lambda k: score(FACTOR**k), self.middle(config, prior))
+        return None if power is None else FACTOR**power
 
 
 def search(
@@ -287,7 +292,7 @@ def search(
         progress: show bars.
 
     Returns:
-        The best rate by (algorithm, system).
+        The best rate by (algorithm, system), without those that diverged at every one.
 
     Raises:
         InputError: `only` names nothing; there is no seed or repeat; the record is of another prior
@@ -300,7 +305,9 @@ def search(
     if only and only not in (known := ["-".join(p) for p in pairs]):
         raise InputError(f"nothing to search called {only!r}; choose {', '.join(known)}")
     file = Path(records) / f"tune-{data.name}-{name}.json"
-    tried: list[dict[str, Any]] = read_json(file)["tries"] if file.exists() else []
+    tried: list[dict[str, Any]] = []
+    if file.exists():
+        tried = read_record(file, "tries", "algorithm", "space", "lr", "accuracies")["tries"]
     if any("key" not in t for t in tried):
         raise InputError(
             f"{file} was made by a version that didn't note what a try depends on; move it away, "
@@ -311,27 +318,35 @@ def search(
         progress,
     )  # fmt: skip
     wanted = [p for p in pairs if only in ("", "-".join(p))]
-    return {
+    found = {
         pair: under_way.best(*pair, None if rates is None else rates[pair])
         for pair in bar(wanted, desc="systems", show=progress)
     }
+    return {pair: lr for pair, lr in found.items() if lr is not None}
 
 
 def climb(
     score: Callable[[int], float], middle: int, *, tries: int = TRIES, most: int = MOST
-) -> int:
-    """The whole number with the highest score, with lower ones on both sides of it.
+) -> int | None:
+    """The power of `FACTOR` with the highest score, with lower ones on both sides of it.
 
     Three neighbours are tried first, then one after the other beyond the edge that is the better
-    one.
+    one. Where the best is still at an edge in the end, that is said.
 
     Args:
-        score: of a number; -inf where there is none.
+        score: of a number; -inf or NaN where there is none.
         middle: the number to start around.
         tries: how many are tried at least.
         most: how many at most, should the best stay at an edge.
+
+    Returns:
+        The number; None where none has a score, which is said too.
     """
-    scores = {k: score(k) for k in (middle, middle - 1, middle + 1)}
+
+    def number(k: int) -> float:
+        return -math.inf if math.isnan(found := score(k)) else found
+
+    scores = {k: number(k) for k in (middle, middle - 1, middle + 1)}
     while len(scores) < most:
         low, high = min(scores), max(scores)
         best = max(scores, key=lambda k: scores[k])
@@ -339,8 +354,31 @@ def climb(
             break
         up = best == high or (best != low and scores[high] > scores[low])
         k = high + 1 if up else low - 1
-        scores[k] = score(k)
-    return max(scores, key=lambda k: scores[k])
+        scores[k] = number(k)
+    chosen = highest(scores)
+    if chosen in (min(scores), max(scores)):
+        warnings.warn(
+            f"the best of {len(scores)} rates, {FACTOR:g}^{chosen}, is at the edge of those that "
+            "were tried; a better one may lie beyond",
+            stacklevel=2,
+        )
+    return chosen
+
+
+def highest(scores: Mapping[Tried, float]) -> Tried | None:
+    """What has the highest score; of equal ones, the first.
+
+    Args:
+        scores: of what was tried; -inf where it diverged.
+
+    Returns:
+        None where all of it did, which is said.
+    """
+    best = max(scores, key=lambda k: scores[k])
+    if scores[best] > -math.inf:
+        return best
+    warnings.warn(f"each of {len(scores)} rates that were tried diverged", stacklevel=3)
+    return None
 
 
 def _score(tried: Mapping[str, Any]) -> float:
@@ -358,10 +396,18 @@ def best_rates(tried: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], floa
     """The rate with the highest mean accuracy of networks and seeds, by (algorithm, system).
 
     Args:
-        tried: entries of a record; a rate that diverged with some seed doesn't count.
+        tried: entries of a record. A rate that diverged with some seed doesn't count, nor does a
+            try that is shorter than another of its system.
     """
+    entries = list(tried)
+    longest: dict[tuple[str, str], int] = {}
+    for t in entries:
+        key = t["algorithm"], t["space"]
+        longest[key] = max(longest.get(key, 0), t.get("iterations") or 0)
     scores: dict[tuple[str, str], dict[float, list[float]]] = {}
-    for t in tried:
+    for t in entries:
+        if (t.get("iterations") or 0) < longest[t["algorithm"], t["space"]]:
+            continue
         by_rate = scores.setdefault((t["algorithm"], t["space"]), {})
         by_rate.setdefault(t["lr"], []).append(_score(t))
     found = {}

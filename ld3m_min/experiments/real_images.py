@@ -24,11 +24,10 @@ from ld3m_min.data.splits import DataSplits
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import EvalResult, Trainable, evaluate
 from ld3m_min.experiments.places import RECORDS, RUNS
-from ld3m_min.experiments.records import add_entry
+from ld3m_min.experiments.records import add_entry, read_record
 from ld3m_min.experiments.resampling import checked_seeds
 from ld3m_min.io.digests import digest
 from ld3m_min.io.environment import environment
-from ld3m_min.io.files import read_json
 from ld3m_min.io.progress import bar
 from ld3m_min.io.stop import stoppable
 from ld3m_min.io.values import within
@@ -104,7 +103,9 @@ def measure(
 
     within(seeds, ">= 1", "seeds of real images")
     within(tuple(counts), ">= 0", "counts of real images")
-    points: list[dict[str, Any]] = read_json(file)["points"] if file.exists() else []
+    points: list[dict[str, Any]] = []
+    if file.exists():
+        points = read_record(file, "points", "key", "per_class", "seed", "accuracies")["points"]
     if any(p["key"] != key_of(p["per_class"], p["seed"]) for p in points):
         raise InputError(
             f"{file} holds points of other images or of another evaluation; move it away, and "
@@ -235,9 +236,17 @@ def _measured(record: Mapping[str, Any]) -> tuple[list[int], list[NDArray[np.flo
 def _read_off(
     counts: Sequence[int], means: Sequence[float] | NDArray[np.float64], accuracy: float
 ) -> float:
-    """The count at which a curve reaches an accuracy; 0 below it, infinity above it."""
+    """The least count at which a curve reaches an accuracy; 0 below it, infinity above it."""
     risen = np.maximum.accumulate(means)  # it can only rise
-    return float(np.exp(np.interp(accuracy, risen, np.log(counts), left=-np.inf, right=np.inf)))
+    i = int(np.searchsorted(risen, accuracy))  # the first point that reaches it
+    if i == len(counts):
+        return math.inf
+    if accuracy == risen[i]:
+        return float(counts[i])
+    if i == 0:
+        return 0.0
+    between = slice(i - 1, i + 1)
+    return float(np.exp(np.interp(accuracy, risen[between], np.log(counts[between]))))
 
 
 def curve(record: Mapping[str, Any]) -> dict[int, EvalResult]:

@@ -13,10 +13,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import EvalResult
+from ld3m_min.experiments.cells import Cell
 from ld3m_min.experiments.places import RECORDS
 from ld3m_min.io.files import read_json, write_json
 from ld3m_min.io.lock import waiting
+from ld3m_min.io.values import from_dict
 
 
 def load_records(folder: str | Path = RECORDS) -> list[dict[str, Any]]:
@@ -24,9 +27,64 @@ def load_records(folder: str | Path = RECORDS) -> list[dict[str, Any]]:
 
     Args:
         folder: files of other kinds are passed over.
+
+    Raises:
+        InputError: a file is not JSON, or its cell is none of this version's.
     """
-    records = [read_json(f) for f in sorted(Path(folder).glob("*.json"))]
-    return [r for r in records if isinstance(r, dict) and "cell" in r]
+    found = []
+    for file in sorted(Path(folder).glob("*.json")):
+        record = read_json(file)
+        if isinstance(record, dict) and "cell" in record:
+            read_cell(record["cell"], file)
+            found.append(record)
+    return found
+
+
+def read_cell(value: object, file: str | Path) -> Cell:
+    """The cell that a record is of.
+
+    Args:
+        value: what the record says.
+        file: the record, for the message.
+
+    Raises:
+        InputError: it is no cell of this version.
+    """
+    try:
+        return from_dict(Cell, value, "cell")
+    except (InputError, TypeError) as error:  # TypeError: it lacks a field
+        raise InputError(
+            f"{file} is no record of a cell: {error}; it is another file, or of an earlier "
+            "version; move it away"
+        ) from error
+
+
+def read_record(
+    file: str | Path, name: str, *fields: str, kind: type | tuple[type, ...] = list
+) -> dict[str, Any]:
+    """A record of this package's, such as :func:`add_entry` writes.
+
+    Args:
+        file: the record.
+        name: what is read from it.
+        fields: that each entry of a list has.
+        kind: what stands under that name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        InputError: it is another file, or one of a version that wrote other things.
+    """
+    found = read_json(file)
+    held = found.get(name) if isinstance(found, dict) else None
+    fits = isinstance(held, kind)
+    if isinstance(held, list):
+        fits &= all(isinstance(entry, dict) and entry.keys() >= {*fields} for entry in held)
+    if not fits:
+        raise InputError(
+            f"{file} is no record with the {name} that are read here; it is another file, or of an "
+            "earlier version; move it away, and measure again"
+        )
+    return dict(found)
 
 
 def add_entry(
@@ -48,10 +106,13 @@ def add_entry(
 
     Returns:
         The entries, with those that others have added meanwhile.
+
+    Raises:
+        InputError: the file is another record.
     """
     file = Path(file)
     with waiting(file.parent):
-        entries: list[dict[str, Any]] = read_json(file)[name] if file.exists() else []
+        entries: list[dict[str, Any]] = read_record(file, name)[name] if file.exists() else []
         if key(entry) not in map(key, entries):
             entries.append(dict(entry))
         write_json(file, dict(head) | {name: entries})

@@ -19,9 +19,8 @@ from ld3m_min.config import ARCHITECTURES
 from ld3m_min.experiments import grids, real_images, statistics
 from ld3m_min.experiments.cells import Cell
 from ld3m_min.experiments.places import RECORDS
-from ld3m_min.experiments.records import load_records
+from ld3m_min.experiments.records import load_records, read_record
 from ld3m_min.experiments.statistics import Paired, Runs
-from ld3m_min.io.files import read_json
 from ld3m_min.systems import SYSTEMS
 
 NOT_YET = "not measured yet"
@@ -64,7 +63,9 @@ class Results:
     def real(self) -> dict[str, Any] | None:
         """The record of random real images; None where there is none."""
         file = self.folder / f"real-{self.dataset}-{self.preset}.json"
-        return read_json(file) if file.exists() else None
+        if not file.exists():
+            return None
+        return read_record(file, "points", "per_class", "accuracies")
 
     def cell(self, space: str, algorithm: str = "none", ipc: int = 1, variant: str = "") -> Cell:
         """A cell of these results, with seed 0.
@@ -110,11 +111,14 @@ class Results:
         """
         if self.real is None or cell not in self.runs:
             return ""
-        known, accuracies = max(real_images.curve(self.real)), self.runs[cell].trainings()
+        counts = [n for n in real_images.curve(self.real) if n]
+        least, most, accuracies = min(counts), max(counts), self.runs[cell].trainings()
         n = real_images.worth(self.real, float(accuracies.mean()))
 
         def said(x: float) -> str:
-            return "< 1" if math.isnan(x) or x < 1 else f"> {known}" if x > known else f"{x:.1f}"
+            if math.isnan(x) or x < least:
+                return f"< {least}"
+            return f"> {most}" if x > most else f"{x:.1f}"
 
         if len(accuracies) < 2:
             return said(n)

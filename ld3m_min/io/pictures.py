@@ -50,18 +50,3 @@ def join_strip(files: Iterable[StrPath], path: StrPath) -> None:
     Image.fromarray(
         np.concatenate([np.asarray(Image.open(f).convert("RGB")) for f in files], axis=1)
     ).save(path, optimize=True)
-
-
-def first_of_each(files: Iterable[StrPath], path: StrPath) -> None:
-    """The first picture of each strip, side by side: one class over some setting.
-
-    Args:
-        files: strips of square pictures, from left to right.
-        path: the PNG file that they become.
-    """
-    from PIL import Image
-
-    pictures = [Image.open(f).convert("RGB") for f in files]
-    Image.fromarray(np.concatenate([np.asarray(p)[:, : p.height] for p in pictures], axis=1)).save(
-        path, optimize=True
-    )

@@ -94,9 +94,29 @@ def test_the_climb_ends_with_lower_values_on_both_sides(peak):
 
 def test_the_climb_goes_away_from_what_diverged_and_comes_to_an_end():
     assert climb(lambda k: -math.inf if k > -2 else k, 0) == -2
+    assert climb(lambda k: math.nan if k > -2 else k, 0) == -2
     asked = []
-    climb(lambda k: asked.append(k) or float(k), 0, most=7)
+    with pytest.warns(UserWarning, match="the best of 7 rates, 3.5, is at the edge"):
+        climb(lambda k: asked.append(k) or float(k), 0, most=7)
     assert len(asked) == 7
+
+
+@pytest.mark.parametrize("nothing", [-math.inf, math.nan])
+def test_a_search_in_which_all_diverged_finds_no_rate(nothing):
+    with pytest.warns(UserWarning, match="each of 5 rates that were tried diverged"):
+        assert climb(lambda k: nothing, 5) is None
+    tries = [{"network": "ViT", "lr": lr, "accuracies": [None, 0.5]} for lr in (0.1, 0.3)]
+    with pytest.warns(UserWarning, match="ViT diverged at every rate"):
+        assert settled(tries) == {}
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"tries": 3}', '{"tries": [{"lr": 1}]}'])
+def test_a_foreign_file_in_a_records_place_is_named(digits, tmp_path, content):
+    for name, run in (("tune", search), ("networks", network_rates)):
+        file = tmp_path / f"{name}-digits-smoke.json"
+        file.write_text(content)
+        with pytest.raises(InputError, match=rf"{file.name} is no record with the tries"):
+            run("smoke", digits, records=tmp_path, progress=False)
 
 
 def test_every_system_has_as_many_tries(digits, tmp_path, monkeypatch):
@@ -223,6 +243,12 @@ def test_a_diverged_try_is_no_choice():
     assert best_rates(tries) == {("DM", "pixel"): 0.1}
     assert best_rates([*tries, entry(0.1, None, None, seed=1)]) == {("DM", "pixel"): 0.2}
     assert best_rates([entry(1.0, None, None)]) == {}
+
+
+def test_a_shorter_try_says_nothing_of_a_longer_one():
+    long = [entry(0.1, 0.9, 0.9, iterations=60), entry(0.3, 0.6, 0.6, iterations=60)]
+    short = [entry(0.1, 0.1, 0.1, iterations=2)]
+    assert best_rates([*long, *short]) == best_rates([*short, *long]) == {("DM", "pixel"): 0.1}
 
 
 def test_the_evaluated_networks_rates_are_found_on_random_images(digits, tmp_path, monkeypatch):

@@ -80,6 +80,22 @@ def test_a_curve_that_falls_is_taken_as_level():
     assert 2 < worth(record, 0.4) < 4 and worth(record, 0.3) <= 2
 
 
+def test_a_level_curve_is_read_off_where_it_first_reaches():
+    record = made_up({10: [0.8], 20: [0.9], 50: [0.85], 100: [0.9]})
+    assert worth(record, 0.9) == 20 and 10 < worth(record, 0.8999) < 20
+    assert worth(record, 0.8) == 10 and math.isnan(worth(record, 0.79))
+    rises = made_up({10: [0.8], 100: [0.9]})
+    assert worth(rises, 0.9) == 100, "and not a little above, which is beyond the curve"
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"points": [{"per_class": 1}]}'])
+def test_a_foreign_file_in_the_records_place_is_named(digits, tmp_path, content):
+    file = tmp_path / "real-digits-smoke.json"
+    file.write_text(content)
+    with pytest.raises(InputError, match=r"real-digits-smoke.json is no record with the points"):
+        measure("smoke", digits, records=tmp_path, progress=False)
+
+
 def test_a_training_that_diverged_counts_as_chance():
     record = made_up({1: [None, 0.5], 2: [0.6, 0.6]}, classes=5)
     assert curve(record)[1].values("A").tolist() == [0.2, 0.5]

@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ld3m_min.commands import parsed
 from ld3m_min.config import ALGORITHMS, DistilConfig, own_settings
 from ld3m_min.coresets import select
+from ld3m_min.errors import InputError
 from ld3m_min.experiments import grids, places, questions, running, tables
 from ld3m_min.experiments import records as results
 from ld3m_min.experiments.cells import RAISED_Z, RANDOM_PRIORS, SEEDLESS
@@ -38,6 +40,15 @@ def run_cli(*words, cwd):
         cwd=cwd,
         check=False,
     )
+
+
+@pytest.mark.parametrize("cell", [3, {}, {"dataset": "digits"}, {"speed": 1}])
+def test_a_foreign_record_of_a_cell_is_named(tmp_path, cell):
+    (tmp_path / "a.json").write_text("[1]")  # of another kind: passed over
+    assert results.load_records(tmp_path) == []
+    (tmp_path / "b.json").write_text(json.dumps({"cell": cell}))
+    with pytest.raises(InputError, match=r"b\.json is no record of a cell: .*[Cc]ell"):
+        parsed(["table", "--grid", "smoke", "--records", str(tmp_path)])()
 
 
 def test_a_cell_becomes_a_record_becomes_a_row(digits, tmp_path):

@@ -81,6 +81,10 @@ def test_worth_is_read_off_the_curve(found, tmp_path):
     again = Results("digits", "evidence", tmp_path)
     assert again.worth(again.cell("ddif", "DM")) == "< 1"
     assert again.worth(again.cell("fred", "DM")) == "> 100"
+    record["points"] = points[1:]
+    (tmp_path / "real-digits-evidence.json").write_text(json.dumps(record))
+    again = Results("digits", "evidence", tmp_path)
+    assert again.worth(again.cell("ddif", "DM")) == "< 10"  # where the curve begins
 
 
 def test_what_is_missing_names_its_command(found):
