@@ -178,7 +178,8 @@ def test_points_of_another_evaluation_are_refused_and_so_is_no_seed(digits, tmp_
         with pytest.raises(InputError, match=f"{what} of real images must be at least"):
             measure("smoke", digits, records=tmp_path, runs=tmp_path, progress=False, **wrong)
     file = tmp_path / "real-digits-smoke.json"
-    write_json(file, {"points": [{"key": "of another protocol", "per_class": 1, "seed": 0}]})
+    point = {"key": "of another protocol", "per_class": 1, "seed": 0, "accuracies": {}}
+    write_json(file, {"points": [point]})
     before = file.read_bytes()
     with pytest.raises(InputError, match="other images or of another evaluation; move it away"):
         measure("smoke", digits, records=tmp_path, runs=tmp_path, progress=False)

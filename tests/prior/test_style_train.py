@@ -195,7 +195,7 @@ def test_a_loss_that_is_no_number_stops_it(digits, tmp_path, monkeypatch):
     from ld3m_min.prior import style_train
 
     monkeypatch.setattr(style_train, "generator_loss", lambda x: x.sum() * float("nan"))
-    with pytest.raises(FloatingPointError, match="loss of the generator is nan at step 0"):
+    with pytest.raises(FloatingPointError, match="gradient is not finite at step 0"):
         train_style(style_preset("style-smoke"), digits, tmp_path, progress=False)
 
 
