@@ -295,7 +295,7 @@ write_json(Path(out) / "summary.json", summary)
 # mixes Z back in, keeps them. The folded cell shows what is lost, to the eye and to the networks.
 # ```
 
-# %% tags=["hide-cell"] mystnb={"image": {"alt": "Two rows of ten digits, the real ones and LD3M's with zero iterations. The second row shows the same digits, a little smoother."}}
+# %% tags=["hide-cell", "nbval-ignore-output"] mystnb={"image": {"alt": "Two rows of ten digits, the real ones and LD3M's with zero iterations. The second row shows the same digits, a little smoother."}}
 none = presets.preset(preset, space="ld3m", seed=seed, iterations=0)
 untouched = distil(none, data=data, prior=prior, progress=False)
 read = evaluate(untouched, data, config=protocol).mean()

@@ -521,7 +521,7 @@ figure.savefig(Path(out) / "guidance.png")
 # Where does it start, where is it highest, and does it fall again?
 # ```
 
-# %%
+# %% tags=["nbval-ignore-output"]
 each = 2 if preset == "smoke" else 6
 asked = torch.arange(10).repeat_interleave(each)
 many = torch.randn(len(asked), *Z.shape[1:], generator=seeded(seed, "judge"))

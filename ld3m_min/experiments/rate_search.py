@@ -41,7 +41,7 @@ TRIES = 5  # rates that every system gets at least
 MOST = 9  # and at most, if the best one stays at an edge
 FIRST_STEP = 0.01  # of what is learned, by which the first step at the middle rate moves it
 FIRST_SEED = 1000  # of the distillations that are tried; records have seeds below
-Tried = TypeVar("Tried")
+TriedT = TypeVar("TriedT")
 Rates = Mapping[tuple[str, str], Sequence[float]]  # by (algorithm, system)
 PAIRS = (
     *((algorithm, system) for algorithm in ALGORITHMS for system in LEARNED),
@@ -365,7 +365,7 @@ def climb(
     return chosen
 
 
-def highest(scores: Mapping[Tried, float]) -> Tried | None:
+def highest(scores: Mapping[TriedT, float]) -> TriedT | None:
     """What has the highest score; of equal ones, the first.
 
     Args:
