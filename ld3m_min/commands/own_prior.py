@@ -259,7 +259,9 @@ def report(plan: TrainingPlan, quality: ImageQuality, out: Path) -> None:
     print(verdict(quality, classes).replace("**", ""))
     print(f"prior and card in {out / 'model'}, pictures in {out / 'samples'} and")
     print(f"{out / 'beside-real-images.png'}: real, reconstructed, drawn, nearest training image")
-    print(f"distil with it: python -m ld3m_min distil FOLDER --prior {out / 'model'}")
+    print(
+        f"distil with it: python -m ld3m_min distil FOLDER --prior {out / 'model'} --out runs/NEW"
+    )
 
 
 def say(plan: TrainingPlan, *, again: bool) -> None:

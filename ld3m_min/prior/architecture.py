@@ -22,6 +22,8 @@ from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.losses import LOSSES
 from ld3m_min.prior.schedule import ldm_scheduler
 
+HEAD = 8  # channels of a head of the attention
+
 
 @dataclass(frozen=True)
 class PriorConfig:
@@ -103,6 +105,12 @@ class PriorConfig:
         checked(
             self,
             loss=tuple(LOSSES),
+            vae_widths=">= 2",
+            vae_layers=">= 1",
+            latent_channels=">= 1",
+            unet_widths=">= 2",
+            unet_layers=">= 1",
+            condition_width=">= 1",
             size=">= 1",
             crop=">= 1",
             vae_steps=">= 1",
@@ -120,6 +128,20 @@ class PriorConfig:
             checkpoint_every=">= 1",
             checkpoint_seconds="> 0",
         )
+        for name in ("vae_widths", "unet_widths"):
+            if not getattr(self, name):
+                raise InputError(f"{name} must have a number for each level, but is empty")
+        if len(self.attention) != len(self.unet_widths):
+            raise InputError(
+                f"attention has {len(self.attention)} value(s) for the {len(self.unet_widths)} "
+                "levels of unet_widths; give one for each"
+            )
+        for width, attends in zip(self.unet_widths, self.attention, strict=True):
+            if attends and width % HEAD:
+                raise InputError(
+                    f"unet_widths: a level that attends has heads of {HEAD} channels, and {width} "
+                    "is no multiple of that; take another width, or attention False there"
+                )
         factor = 2 ** (len(self.vae_widths) - 1)
         for name, side in (("size", self.size), ("crop", self.crop or self.size)):
             if side % factor or side > self.size:
@@ -170,7 +192,7 @@ def _denoiser(config: PriorConfig) -> UNet2DConditionModel:
         down_block_types=tuple(f"{k}DownBlock2D" for k in kinds),
         up_block_types=tuple(f"{k}UpBlock2D" for k in reversed(kinds)),
         cross_attention_dim=config.condition_width,
-        attention_head_dim=8,
+        attention_head_dim=HEAD,
         norm_num_groups=_groups(config.unet_widths),
     )
 

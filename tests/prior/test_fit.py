@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from ld3m_min.errors import NotFinite
+from ld3m_min.errors import InputError, NotFinite
 from ld3m_min.io.checkpoints import Checkpointer
 from ld3m_min.prior import style_train
+from ld3m_min.prior.architecture import PriorConfig
 from ld3m_min.prior.fit import fit
 from ld3m_min.prior.style_config import style_preset
 from ld3m_min.prior.style_critic import generator_loss
@@ -61,3 +62,21 @@ def test_nor_one_of_a_style_based_generator(digits, tmp_path, monkeypatch):
     with pytest.raises(NotFinite, match="gradient is not finite at step 0"):
         style_train.train_style(config, digits, tmp_path, progress=False)
     assert not list(tmp_path.glob("gan/step-*"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"vae_widths": ()}, "vae_widths must have a number for each level"),
+        ({"vae_widths": (0,)}, "vae_widths must be at least 2"),
+        ({"latent_channels": 0}, "latent_channels must be at least 1"),
+        ({"vae_layers": 0}, "vae_layers must be at least 1"),
+        ({"condition_width": 0}, "condition_width must be at least 1"),
+        ({"unet_widths": (-8, 8)}, "unet_widths must be at least 2"),
+        ({"unet_widths": (5, 7)}, "5 is no multiple of that"),
+        ({"unet_widths": (8, 8), "attention": (True,)}, r"attention has 1 value\(s\) for the 2"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused_by_its_option(wrong, said):
+    with pytest.raises(InputError, match=said):
+        PriorConfig("wrong", **wrong)
