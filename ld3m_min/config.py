@@ -404,8 +404,8 @@ def own_settings(config: DistilConfig) -> dict[str, Any]:
 
     Nor has it a `z_rate` of 1, which every run had before there was such a setting.
     """
-    owners = {"fred": ("fred",), "ddif": ("ddif",), "glad": STYLE_SPACES}
-    others = {group for group, spaces in owners.items() if config.space not in spaces}
+    # not what else a space doesn't look at: a set's recipe says all of it, as it always did
+    others = {k for k in ("fred", "ddif", "glad") if config.space not in SPACES_OF[k]}
     others |= {"z_rate"} if config.z_rate == 1 or config.space != "ld3m" else set()
     return {k: v for k, v in to_dict(config).items() if k not in others}
 

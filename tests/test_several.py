@@ -93,7 +93,15 @@ def test_shares_have_no_gaps_and_nobody_is_idle(monkeypatch):
 
 def test_other_work_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert (launcher.started(), launcher.number()) == (1, 0), "no launcher says where they meet"
+    for name, value in (("RANK", "1"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    for nonsense in ("0", "", "two", "-3"):
+        monkeypatch.setenv("WORLD_SIZE", nonsense)
+        assert launcher.started() == 1, nonsense
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert (launcher.started(), launcher.number()) == (2, 1)
     with pytest.raises(InputError, match="evaluate is work for one process, and 2 were started"):
         parsed(["evaluate", "smoke"])

@@ -6,8 +6,12 @@ import os
 
 
 def started() -> int:
-    """How many processes the launcher has started; 1 without a launcher."""
-    return _number("WORLD_SIZE", 1)
+    """How many processes the launcher has started; 1 without a launcher.
+
+    A launcher also says where they meet; a variable alone, as some clusters set it, is none.
+    """
+    there = {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    return max(1, _number("WORLD_SIZE", 1)) if there else 1
 
 
 def number() -> int:
