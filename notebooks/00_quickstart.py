@@ -64,7 +64,7 @@ from ld3m_min import presets
 from ld3m_min.data import load_data
 from ld3m_min.evaluate import evaluate
 from ld3m_min.experiments import figures as viz
-from ld3m_min.experiments.figures import BLUE
+from ld3m_min.experiments.style import BLUE
 from ld3m_min.io.files import write_json
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.run import distil, random_real

@@ -73,7 +73,7 @@ from ld3m_min.distillers import (
 )
 from ld3m_min.distillers.mtt import approximate_trajectory_gradient
 from ld3m_min.experiments import figures as viz
-from ld3m_min.experiments.figures import BLUE, GREY, ORANGE
+from ld3m_min.experiments.style import BLUE, GREY, ORANGE
 from ld3m_min.io.files import write_json
 from ld3m_min.io.seeds import seeded
 from ld3m_min.networks import build_network, flat_parameters, functional

@@ -63,7 +63,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from ld3m_min.data import load_data
 from ld3m_min.experiments import figures as viz
-from ld3m_min.experiments.figures import BLUE, GREY, ORANGE
+from ld3m_min.experiments.style import BLUE, GREY, ORANGE
 from ld3m_min.io.seeds import seeded
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.residual import NO_RESIDUAL

@@ -64,7 +64,7 @@ from ld3m_min import presets
 from ld3m_min.data import load_data
 from ld3m_min.data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from ld3m_min.experiments import figures as viz
-from ld3m_min.experiments.figures import BLUE, GREY, ORANGE
+from ld3m_min.experiments.style import BLUE, GREY, ORANGE
 from ld3m_min.io.seeds import seeded
 from ld3m_min.prior import LatentDiffusionPrior
 from ld3m_min.residual import NO_RESIDUAL, PAPER_RESIDUAL, PUBLIC_RESIDUAL

@@ -66,7 +66,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from ld3m_min import presets
 from ld3m_min.backprop import PER_STEP, Plan, generate_with_plan, ordered_plans
 from ld3m_min.experiments import figures as viz
-from ld3m_min.experiments.figures import BLUE, GREY, ORANGE
+from ld3m_min.experiments.style import BLUE, GREY, ORANGE
 from ld3m_min.planner.counter import Counter
 from ld3m_min.planner.fallback import choose
 from ld3m_min.planner.forecast import codes, forecast

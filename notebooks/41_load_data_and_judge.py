@@ -70,7 +70,7 @@ from ld3m_min.data.subsets import PRINTED, SUBSETS
 from ld3m_min.evaluate import evaluate
 from ld3m_min.evaluate.protocol import ema_decay, lr_factor
 from ld3m_min.experiments import figures as viz
-from ld3m_min.experiments.figures import BLUE, GREY, ORANGE, PURPLE
+from ld3m_min.experiments.style import BLUE, GREY, ORANGE, PURPLE
 from ld3m_min.io.seeds import seeded
 from ld3m_min.networks import build_network
 from ld3m_min.run import random_real

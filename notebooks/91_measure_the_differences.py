@@ -71,7 +71,7 @@ from ld3m_min.data.dataset import (
 from ld3m_min.distillers import mtt
 from ld3m_min.evaluate.protocol import accuracy, train_network
 from ld3m_min.experiments import figures as viz
-from ld3m_min.experiments.figures import BLUE, GREY, ORANGE
+from ld3m_min.experiments.style import BLUE, GREY, ORANGE
 from ld3m_min.experts.train import train_expert
 from ld3m_min.io.environment import environment
 from ld3m_min.io.files import write_json

@@ -10,43 +10,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from matplotlib.rcsetup import cycler
 from torch import Tensor
 
 from ld3m_min.evaluate.cross_architecture import EvalResult
 from ld3m_min.experiments import real_images
 from ld3m_min.experiments.cells import Cell
 from ld3m_min.experiments.results import Results, label
+from ld3m_min.experiments.style import COLOURS, WIDTH
+from ld3m_min.experiments.style import use_style as use_style
 from ld3m_min.systems import SYSTEMS
-
-# told apart by the colour-blind, and dark enough for text on white
-BLUE, ORANGE, PURPLE, GREY = "#1f5fa8", "#b4530a", "#7a3fa0", "#57606a"
-COLOURS = (BLUE, ORANGE, PURPLE, GREY)
-WIDTH = 4.6  # of a figure, inches: as wide as a phone, where its text can still be read
-STYLE: dict[Any, Any] = {  # matplotlib's settings, by name
-    "figure.figsize": (WIDTH, 2.8),
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.8,
-    # lines differ in more than their colour
-    "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=("-", "--", "-.", ":")),
-}
-
-
-def use_style() -> None:
-    """Draw all further figures in the style of the book."""
-    plt.rcParams.update(STYLE)
 
 
 def image_grid(
@@ -257,14 +229,41 @@ def with_sliders(draw: Callable[..., object], live: bool, **controls: Sequence[A
     return interactive(draw, **sliders)
 
 
-def strips(
-    files: Mapping[str, str | Path], titles: Sequence[object] | None = None, side: float = 0.62
-) -> Figure | None:
-    """PNG strips one below the other.
+def _one_of_each(picture: np.ndarray, columns: int = 10) -> tuple[np.ndarray, int]:
+    """One row of a picture of many images in the order of their classes, and how many there are.
 
     Args:
-        files: by label; those that do not exist are left out.
-        titles: one for each picture of a strip, evenly spaced.
+        picture: H x W or H x W x channels, square images row by row; blank ones at its end are
+            white.
+        columns: images in a row, and classes.
+
+    Returns:
+        The middle image of each tenth; a single row as it is.
+    """
+    side = picture.shape[1] // columns
+    if picture.shape[0] <= side:
+        return picture, columns
+    rows = (picture[y : y + side] for y in range(0, picture.shape[0], side))
+    images = [row[:, x : x + side] for row in rows for x in range(0, side * columns, side)]
+    while images[-1].min() == 1:
+        images.pop()
+    middle = [images[(2 * k + 1) * len(images) // (2 * columns)] for k in range(columns)]
+    return np.concatenate(middle, axis=1), len(images)
+
+
+def strips(
+    files: Mapping[str, str | Path],
+    title: str = "",
+    titles: Sequence[object] | None = None,
+    side: float = 0.62,
+) -> Figure | None:
+    """Pictures of sets one below the other, each as one row.
+
+    Args:
+        files: PNG by label; those that do not exist are left out. Of a set of several rows one
+            image of each class is shown, and its label says of how many.
+        title: of the whole.
+        titles: one for each picture of a row, evenly spaced; the files then hold one row each.
         side: of a picture, inches.
 
     Returns:
@@ -278,12 +277,16 @@ def strips(
         len(found), 1, figsize=(side * columns + 1.2, side * len(found) + 0.2), squeeze=False
     )
     for axis, (name, x) in zip(axes.flat, found.items(), strict=True):
-        axis.imshow(x, interpolation="nearest")
+        row, images = (x, 0) if titles else _one_of_each(x)
+        axis.imshow(row, interpolation="nearest")
+        name = name if row is x else f"{name}, 10 of {images}"
         axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
         axis.set(xticks=[], yticks=[])
         axis.set_frame_on(False)
     height = list(found.values())[-1].shape[0]
-    for i, title in enumerate(titles or ()):
-        axes[0, 0].text((i + 0.5) * height, -2, title, ha="center", va="bottom", fontsize=7)
+    for i, words in enumerate(titles or ()):
+        axes[0, 0].text((i + 0.5) * height, -2, words, ha="center", va="bottom", fontsize=7)
     figure.tight_layout(pad=0.2)
+    if title:  # above what is drawn, the words over the first row included
+        figure.suptitle(title, fontsize=9, y=1.06 if titles else 1.0, va="bottom")
     return figure
