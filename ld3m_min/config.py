@@ -8,15 +8,15 @@ has an option for each field; its help is the text below `Attributes`. The prese
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
+from functools import cache
 from typing import Any, Literal, get_args
 
 from ld3m_min.augment import DSA
 from ld3m_min.backprop import Plan
 from ld3m_min.errors import InputError
-from ld3m_min.io.values import checked
+from ld3m_min.io.values import checked, hints_of
 from ld3m_min.sampler import SamplerConfig
 
 Algorithm = Literal["DC", "DM", "MTT"]
@@ -410,15 +410,8 @@ def own_settings(config: DistilConfig) -> dict[str, Any]:
     return {k: v for k, v in to_dict(config).items() if k not in others}
 
 
-def hints_of(kind: type) -> dict[str, Any]:
-    """The declared type of each field of a configuration, which is Any to a type checker.
-
-    `typing.get_type_hints` has none for classes that take themselves out of checks at run time.
-    """
-    return inspect.get_annotations(kind, eval_str=True)
-
-
-def nested_fields(kind: type) -> dict[str, type]:
+@cache
+def nested_fields(kind: type) -> Mapping[str, type]:
     """The fields of a dataclass that hold dataclasses, or may: field -> its dataclass."""
     found = {}
     for name, hint in hints_of(kind).items():

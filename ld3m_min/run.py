@@ -251,10 +251,8 @@ def _iterate(
             learner.save()
         if asked and not last:
             several.wait()  # the others leave when the first has saved
-            kept = f"{iteration + 1} of {n} iterations are saved"
-            raise Interrupted(
-                asked, kept if checkpoints.folder else "nothing is kept without `out`"
-            )
+            saved = f"{iteration + 1} of {n} iterations are saved"
+            raise Interrupted(asked, saved, kept=checkpoints.folder is not None)
 
 
 def _within_memory(setup: Setup, learner: Learner, iteration: int) -> Match:

@@ -273,9 +273,15 @@ class SyntheticSet:
                 that diverged are left out.
             data: name of the real images that they were measured on.
             split: of these.
+
+        Raises:
+            InputError: all of them diverged.
         """
         finite = {k: [float(v) for v in values if v == v] for k, values in accuracies.items()}
-        measured = {"accuracies": finite, "data": data, "split": split}
+        if not any(finite.values()):
+            raise InputError("every training diverged, so there is no accuracy to be written down")
+        measured = {"accuracies": {k: v for k, v in finite.items() if v}, "data": data}
+        measured["split"] = split
         return replace(self, recipe={**self.recipe, "evaluation": measured})
 
     def export(self, path: str | PathLike[str], format: str, *, licence: str | None = None) -> Path:

@@ -126,3 +126,16 @@ def test_what_the_core_imports_is_what_it_depends_on():
             tops = {name.partition(".")[0] for name in names}
             others = tops - set(NEEDED.values()) - set(sys.stdlib_module_names) - {"ld3m_min"}
             assert not others, f"{file.name} imports {others}"
+
+
+def test_diffusers_is_imported_where_it_is_used():
+    """It takes longer to import than all else: no module loads it but the one of its subclass."""
+    code = (
+        "import importlib, pkgutil, sys, ld3m_min\n"
+        "for m in pkgutil.walk_packages(ld3m_min.__path__, 'ld3m_min.'):\n"
+        "    if m.name not in ('ld3m_min.__main__', 'ld3m_min.prior.single_token'):\n"
+        "        importlib.import_module(m.name)\n"
+        "print('ld3m_min.prior.kinds' in sys.modules, 'diffusers' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["True", "False"]

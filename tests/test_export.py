@@ -372,6 +372,13 @@ def test_measured_accuracies_are_in_the_card(made, tmp_path):
     assert "| ConvNet | 50.0, 62.5 |" in body and "tested on digits (test split)" in body
     assert SyntheticSet.load(tmp_path / "set").recipe["evaluation"]["accuracies"]["ViT"] == [0.25]
     assert "## Accuracy" not in card_of(made, tmp_path / "other")[1]
+    lost = {"ConvNet": (float("nan"),), "ViT": (0.25,)}
+    assert (
+        "ConvNet"
+        not in made.with_evaluation(lost, data="x", split="test").recipe["evaluation"]["accuracies"]
+    )
+    with pytest.raises(InputError, match="every training diverged"):
+        made.with_evaluation({"ConvNet": (float("nan"),)}, data="digits", split="test")
 
 
 def snippet_of(made, folder):

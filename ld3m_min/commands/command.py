@@ -15,11 +15,11 @@ import yaml
 from ld3m_min.commands.fields import said_type, shown, with_options, without_empty
 from ld3m_min.commands.old_names import translated
 from ld3m_min.commands.options import Options, with_homes
-from ld3m_min.config import hints_of, joined, nested_fields, to_dict
+from ld3m_min.config import joined, nested_fields, to_dict
 from ld3m_min.errors import InputError
 from ld3m_min.io.paths import expanded, folder_text
 from ld3m_min.io.text import yaml_of
-from ld3m_min.io.values import converted, from_dict
+from ld3m_min.io.values import converted, from_dict, hints_of
 from ld3m_min.presets import RULED_BY
 
 HELP = ("-h", "--help")

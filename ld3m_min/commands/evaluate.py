@@ -138,13 +138,13 @@ def run(call: Call[EvaluateOptions, EvalConfig]) -> None:
         low, high = (100 * x for x in result.confidence_interval(a))
         interval = "no interval" if math.isnan(low) else f"95 % interval {low:.1f} to {high:.1f}"
         print(f"{a:10s} {100 * result.mean(a):5.1f} %   {interval}")
-    if options.to_card:
-        noted = synthetic.with_evaluation(result.accuracies, data=data.name, split=result.split)
-        noted.save(options.folder)
     repeats = len(result.values())
     print(
         f"{'unseen':10s} {100 * result.mean():5.1f} %   ({config.split} split, {repeats} repeats)"
     )
+    if options.to_card:
+        noted = synthetic.with_evaluation(result.accuracies, data=data.name, split=result.split)
+        noted.save(options.folder)
 
 
 COMMAND = Command(

@@ -9,7 +9,8 @@ from typing import Annotated, Any, TypedDict, get_args
 
 import tyro
 
-from ld3m_min.config import hints_of, nested_fields
+from ld3m_min.config import nested_fields
+from ld3m_min.io.values import hints_of
 
 
 def said_type(kind: type, hint: str | None = None) -> Any:

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from ld3m_min.data.archive_members import DAMAGED, Member, members
+from ld3m_min.data.images import is_clutter
 from ld3m_min.errors import InputError
 from ld3m_min.io.disk import StrPath
 from ld3m_min.io.files import replace_folder
@@ -87,7 +88,7 @@ def unpack(archive: StrPath, into: StrPath, *, limits: Limits = LIMITS) -> Path:
             _write(archive, target, limits)
         except DAMAGED as error:
             _refuse_damaged(archive, "", error)
-    inside = [p for p in target.iterdir() if p.name != "__MACOSX"]
+    inside = [p for p in target.iterdir() if not is_clutter(p)]
     alone = len(inside) == 1 and inside[0].is_dir() and not _is_class(inside[0])
     return inside[0] if alone else target
 

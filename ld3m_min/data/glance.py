@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ld3m_min.data.folders import folder_of
-from ld3m_min.data.images import SUFFIXES
+from ld3m_min.data.images import SUFFIXES, is_clutter
 from ld3m_min.data.listing import is_split
 from ld3m_min.data.sides import short_sides
 from ld3m_min.errors import InputError
@@ -55,12 +55,21 @@ def glance(path: StrPath) -> Glance:
                 "--dataset IMAGES"
             )
     top = root / "train" if is_split(root / "train") else root
-    names = [p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    names = [p.name for p in top.iterdir() if p.is_dir() and not is_clutter(p)]
     classes = tuple(sorted(unicodedata.normalize("NFC", name) for name in names))
-    files = sorted(f for f in root.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    files = sorted(
+        f
+        for f in root.rglob("*")
+        if f.suffix.lower() in SUFFIXES and f.is_file() and not _in_clutter(f, root)
+    )
     reached = _reached(files)
     enlarged = bool(files) and reached == 0
     return Glance(root, classes, len(files), reached or SIZES[0], enlarged)
+
+
+def _in_clutter(file: Path, root: Path) -> bool:
+    """Whether a file, or a folder around it, is what nobody put there to be read."""
+    return any(is_clutter(Path(part)) for part in file.relative_to(root).parts)
 
 
 def _reached(files: list[Path]) -> int:

@@ -26,7 +26,8 @@ from ld3m_min.io.text import shown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
-CLUTTER = ("thumbs.db", "desktop.ini", ".ds_store")  # what file managers leave in every folder
+# what file managers leave in every folder, and a Mac's zip beside the folder
+CLUTTER = ("thumbs.db", "desktop.ini", ".ds_store", "__macosx")
 MAX_PIXELS = 80_000_000  # what is larger is a mistake or a decompression bomb
 
 
@@ -69,11 +70,7 @@ def list_images(
     odd: dict[Path, str] = {}
     counts: dict[Path, int] = {}
     for name, folder in found.items():
-        inside = sorted(
-            f
-            for f in _entries(folder)
-            if not f.name.startswith(".") and f.name.lower() not in CLUTTER
-        )
+        inside = sorted(f for f in _entries(folder) if not is_clutter(f))
         files = tuple(f for f in inside if f.suffix.lower() in SUFFIXES and f.is_file())
         listing.append(ClassFolder(name, files))
         good = set(files)
@@ -128,6 +125,11 @@ def shown_path(file: Path) -> str:
     return shown(f"{file.parent.name}/{file.name}")
 
 
+def is_clutter(path: Path) -> bool:
+    """Whether a file or folder is hidden, or in `CLUTTER`: nobody put it there to be read."""
+    return path.name.startswith(".") or path.name.lower() in CLUTTER
+
+
 def _entries(folder: Path) -> list[Path]:
     """What is in a folder.
 
@@ -145,7 +147,7 @@ def _entries(folder: Path) -> list[Path]:
 
 def _class_folders(root: Path, only: Sequence[str] | None) -> dict[str, Path]:
     """The folders that are read, by name; refuses what :func:`list_images` says of them."""
-    entries = sorted(e for e in _entries(root) if not e.name.startswith("."))
+    entries = sorted(e for e in _entries(root) if not is_clutter(e))
     found = {e.name: e for e in entries if e.is_dir()}
     if only is not None:
         absent = [name for name in only if name not in found]

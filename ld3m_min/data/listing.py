@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ld3m_min.data.assembly import Parts, hold_out, labelled, tenth
-from ld3m_min.data.images import SUFFIXES, ClassFolder, list_images
+from ld3m_min.data.images import SUFFIXES, ClassFolder, is_clutter, list_images
 from ld3m_min.errors import InputError
 from ld3m_min.io.text import shown
 
@@ -136,7 +136,7 @@ def _say_passed_over(root: Path, read: Container[str]) -> None:
         root: the folder of the splits.
         read: their names.
     """
-    beside = sorted(p for p in root.iterdir() if p.name not in read and not p.name.startswith("."))
+    beside = sorted(p for p in root.iterdir() if p.name not in read and not is_clutter(p))
     unread = [p for p in beside if is_split(p) or p.suffix.lower() in SUFFIXES]
     if unread:
         named = ", ".join(shown(p.name) + "/" * p.is_dir() for p in unread[:5])
@@ -148,9 +148,7 @@ def is_split(folder: Path) -> bool:
 
     One of pictures is a class of that name.
     """
-    return folder.is_dir() and any(
-        p.is_dir() and not p.name.startswith(".") for p in folder.iterdir()
-    )
+    return folder.is_dir() and any(p.is_dir() and not is_clutter(p) for p in folder.iterdir())
 
 
 def _spelt(name: str) -> str:

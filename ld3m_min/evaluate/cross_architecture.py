@@ -302,14 +302,12 @@ def _side_by_side(
                 finished=lambda job, values: shown.update(len(values)),
             )
             if len(done) < len(jobs):
-                kept, why = 0, "because no folder was given"
-                if folder is not None:
-                    kept = sum(len(j.repeats) for j in done)
-                    why = "the running ones up to their last epoch"
-                total = len(architectures) * repeats
-                stop.leave(f"{kept} of {total} trainings are finished and saved, {why}")
-            stop.leave_if_signalled(
-                "all trainings are finished" + (" and saved" if folder is not None else "")
-            )
+                ready = f"{sum(len(j.repeats) for j in done)} of {len(architectures) * repeats}"
+                stop.leave(
+                    f"{ready} trainings are finished and saved, the running ones up to their last "
+                    "epoch",
+                    kept=folder is not None,
+                )
+            stop.leave_if_signalled("all trainings are finished and saved", kept=folder is not None)
     order = sorted(done, key=lambda j: j.first)
     return {a: [v for j in order if j.architecture == a for v in done[j]] for a in architectures}

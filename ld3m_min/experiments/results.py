@@ -158,6 +158,25 @@ class Results:
             return None
         return statistics.paired(a, b, np.random.default_rng(0))
 
+    def gap(self, ours: Cell, theirs: Cell) -> str:
+        """One system minus another, by seed, in points: "+1.2 (+0.3 to +2.1)".
+
+        Args:
+            ours: with seed 0.
+            theirs: with seed 0.
+
+        Returns:
+            The mean with its 95 % interval; of a single seed that it is one; "–" before that.
+        """
+        if p := self.compare(ours, theirs):
+            return p.points
+        both = [r for c in (ours, theirs) if (r := self.runs.get(c)) is not None]
+        shared = sorted(set.intersection(*({*r.seeds} for r in both))) if len(both) == 2 else []
+        if not shared:
+            return "–"
+        a, b = (r.trainings(shared).mean() for r in both)
+        return f"{100 * (a - b):+.1f} (one set each)"
+
     def missing(self, *names: str) -> str:
         """A sentence on what grids lack, with the command that makes it; "" where nothing.
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -382,9 +383,12 @@ def run_grid(
         Interrupted: it was asked to stop; the same call goes on.
     """
     todo = [c for c in missing(name, records) if not only or c.name == only]
-    if only and not todo and only not in [c.name for c in grid(name)]:
+    names = [c.name for c in grid(name)]
+    if only and not todo and only not in names:
+        near = [n for n in names if only in n] or get_close_matches(only, names, 3, 0) or names
         raise InputError(
-            f"grid {name!r} has no cell {only!r}; it has {', '.join(c.name for c in grid(name))}"
+            f"grid {name!r} has no cell {only!r}; of its {len(names)} cells the nearest are "
+            f"{', '.join(near[:3])}"
         )
     data = None
     for done, cell in enumerate(todo):

@@ -149,6 +149,12 @@ class Paired:
     diverged: int = 0
 
     @property
+    def points(self) -> str:
+        """Mean and 95 % interval as text, in points: "+1.2 (+0.3 to +2.1)"."""
+        low, high = 100 * self.interval.low, 100 * self.interval.high
+        return f"{100 * self.mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+    @property
     def n(self) -> int:
         """How many seeds were compared."""
         return len(self.seeds)

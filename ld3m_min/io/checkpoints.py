@@ -128,13 +128,13 @@ class Checkpointer:
         """Leave the work where a stop was asked for.
 
         Args:
-            saved: what is kept, as in "12 of 60 iterations are saved".
+            saved: what is kept in the folder, as in "12 of 60 iterations are saved".
 
         Raises:
             Interrupted: a stop was asked for.
         """
         if self.asked:
-            self._stop.leave(saved)
+            self._stop.leave(saved, kept=self.folder is not None)
 
     def save(
         self,

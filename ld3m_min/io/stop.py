@@ -26,15 +26,22 @@ _deadline: float | None = None
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work that stopped because it was asked to, after saving.
+    """Work that stopped because it was asked to, after saving what it could.
+
+    Args:
+        reason: a key of `REASONS`.
+        saved: what there is, as in "12 of 60 iterations are saved".
+        kept: whether it is, in a folder; else that is said, and the same command starts again.
 
     Attributes:
         reason: a key of `REASONS`.
         code: the exit code that says why.
     """
 
-    def __init__(self, reason: str, saved: str) -> None:
-        super().__init__(f"{reason}: {saved}; the same command goes on from there")
+    def __init__(self, reason: str, saved: str, *, kept: bool = True) -> None:
+        said = f"{saved}; the same command goes on from there"
+        lost = "nothing is kept without `out`; the same command starts again"
+        super().__init__(f"{reason}: {said if kept else lost}")
         self.reason, self.code = reason, REASONS[reason]
 
 
@@ -50,30 +57,32 @@ class Stop:
         late = _deadline is not None and time.monotonic() > _deadline
         return self._signal or (DEADLINE if late else None)
 
-    def leave(self, saved: str) -> NoReturn:
+    def leave(self, saved: str, *, kept: bool = True) -> NoReturn:
         """Leave the loop.
 
         Args:
-            saved: what is kept, as in "12 of 60 iterations are saved".
+            saved: as in :class:`Interrupted`.
+            kept: as there.
 
         Raises:
             Interrupted: always.
         """
-        raise Interrupted(self.reason or DEADLINE, saved)
+        raise Interrupted(self.reason or DEADLINE, saved, kept=kept)
 
-    def leave_if_signalled(self, finished: str) -> None:
+    def leave_if_signalled(self, finished: str, *, kept: bool = True) -> None:
         """Leave after work that is finished, where a signal came during its last part.
 
         Whoever called the work must not go on either. A deadline the caller sees itself.
 
         Args:
             finished: what is done, as in "5 of 5 experts are finished and saved".
+            kept: as in :class:`Interrupted`.
 
         Raises:
             Interrupted: a signal had come.
         """
         if self._signal:
-            self.leave(finished)
+            self.leave(finished, kept=kept)
 
 
 def stop_after(seconds: float | None) -> None:

@@ -14,6 +14,8 @@ import numbers
 import os
 import types
 import typing
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar, overload
 
 from ld3m_min.errors import InputError
@@ -37,7 +39,7 @@ def checked(config: object, **bounds: str | tuple[object, ...]) -> None:
             and value.
     """
     assert dataclasses.is_dataclass(config)
-    hints = _hints(type(config))
+    hints = hints_of(type(config))  # type: ignore[arg-type]  # mypy thinks it has no hash
     for f in dataclasses.fields(config):
         where = f"{type(config).__name__}.{f.name}"
         value = converted(hints[f.name], getattr(config, f.name), where)
@@ -46,11 +48,15 @@ def checked(config: object, **bounds: str | tuple[object, ...]) -> None:
         object.__setattr__(config, f.name, value)
 
 
-def _hints(kind: type) -> dict[str, Any]:
-    """The declared types of a dataclass's fields.
+@cache  # a record of hundreds of cells asks for the same ones thousands of times
+def hints_of(kind: type) -> Mapping[str, Any]:
+    """The declared types of a dataclass's fields, which are Any to a type checker.
 
     `typing.get_type_hints` has none for a class that takes itself out of checks at run time by
     `__no_type_check__`, as a dataclass may whose fields are checked here.
+
+    Args:
+        kind: the dataclass.
     """
     hints: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
@@ -209,5 +215,5 @@ def from_dict(kind: type[T], values: object, where: str = "config") -> T:
         raise InputError(
             f"{where} has unknown field {', '.join(unknown)}; known are {', '.join(names)}"
         )
-    hints = _hints(kind)
+    hints = hints_of(kind)
     return kind(**{k: converted(hints[k], v, f"{where}.{k}") for k, v in values.items()})

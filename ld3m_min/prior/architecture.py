@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
 from ld3m_min.errors import InputError
 from ld3m_min.io.seeds import seeded
 from ld3m_min.io.values import checked
 from ld3m_min.prior.classifier import ClassifierConfig
+from ld3m_min.prior.kinds import Autoencoder, Denoiser
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.losses import LOSSES
 from ld3m_min.prior.schedule import ldm_scheduler
@@ -165,7 +165,9 @@ def build_prior(config: PriorConfig, classes: Sequence[str]) -> LatentDiffusionP
     return LatentDiffusionPrior(autoencoder, denoiser, ldm_scheduler(), embedding, classes=classes)
 
 
-def _autoencoder(config: PriorConfig) -> AutoencoderKL:
+def _autoencoder(config: PriorConfig) -> Autoencoder:
+    from diffusers import AutoencoderKL
+
     levels = len(config.vae_widths)
     return AutoencoderKL(
         in_channels=3,
@@ -181,7 +183,9 @@ def _autoencoder(config: PriorConfig) -> AutoencoderKL:
     )
 
 
-def _denoiser(config: PriorConfig) -> UNet2DConditionModel:
+def _denoiser(config: PriorConfig) -> Denoiser:
+    from diffusers import UNet2DConditionModel
+
     kinds = ["CrossAttn" if a else "" for a in config.attention]
     return UNet2DConditionModel(
         sample_size=config.size // 2 ** (len(config.vae_widths) - 1),

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor, nn
 
@@ -279,6 +278,8 @@ def _network(plan: NetworkPlan, weights: Mapping[str, Tensor]) -> Any:
     Raises:
         InputError: keys without counterpart, weights missing or of another shape.
     """
+    import diffusers
+
     state = renamed(weights, plan.blocks, plan.head_width)
     try:
         with torch.device("meta"):

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
-from diffusers import DiTTransformer2DModel, UNet2DConditionModel
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -53,7 +52,7 @@ def take_condition(denoiser: Denoiser) -> ConditionInput | None:
     width, embedders = condition_width(denoiser), label_embedders(denoiser)
     if width is None:
         return None
-    if isinstance(denoiser, UNet2DConditionModel):
+    if type(denoiser).__name__ == "UNet2DConditionModel":
         return ConditionInput("encoder_hidden_states", width)
     for i, embedder in enumerate(embedders):
         # replaced on the instance: the class, and so every other network, stays as it is
@@ -70,7 +69,7 @@ def _token(
     return c[:, index if c.shape[1] > 1 else 0] if c.is_floating_point() else embed_labels(c)
 
 
-def label_embedders(denoiser: object) -> list[nn.Module]:
+def label_embedders(denoiser: Any) -> list[nn.Module]:
     """The modules of a network that turn labels into embeddings, in the order of its blocks.
 
     Args:
@@ -79,7 +78,7 @@ def label_embedders(denoiser: object) -> list[nn.Module]:
     Raises:
         InputError: it embeds something else than labels.
     """
-    if isinstance(denoiser, DiTTransformer2DModel):
+    if type(denoiser).__name__ == "DiTTransformer2DModel":
         return [block.norm1.emb.class_embedder for block in denoiser.transformer_blocks]
     embedder = getattr(denoiser, "class_embedding", None)
     if embedder is not None and not isinstance(embedder, nn.Embedding):
@@ -111,61 +110,17 @@ def _table(embedder: nn.Module) -> nn.Embedding:
     return found
 
 
-class SingleTokenAttention(AttnProcessor2_0):  # type: ignore[misc]  # diffusers ships no types
-    """Cross-attention to a single token, without the attention.
-
-    A softmax over one score is 1, whatever the query. So the output is the token's value, the same
-    at every position, and the queries receive no gradient: exact, in value and gradient. A class
-    embedding is one token, so this is half of the attention of the public prior (section 4.1).
-    Where the queries' weights are being trained, or where there are more tokens, it is the
-    ordinary attention.
-    """
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Float[Tensor, " ..."],
-        encoder_hidden_states: Float[Tensor, "B L D"] | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        *args: object,
-        **kwargs: object,
-    ) -> Float[Tensor, " ..."]:
-        """The output of the attention, as diffusers' own processor gives it.
-
-        Args:
-            attn: the attention that this processor belongs to.
-            hidden_states: what asks, (B, positions, width) or (B, width, h, w).
-            encoder_hidden_states: the tokens c; None in self-attention.
-            attention_mask: as diffusers'.
-            temb: embedding of the time step.
-            *args: as diffusers'.
-            **kwargs: as diffusers'.
-        """
-        one = encoder_hidden_states is not None and encoder_hidden_states.shape[1] == 1
-        plain = not (
-            attn.to_q.weight.requires_grad
-            or attn.residual_connection
-            or attn.norm_cross
-            or attn.spatial_norm
-        )
-        if not (one and plain and attention_mask is None and hidden_states.dim() == 3):
-            ordinary: Tensor = super().__call__(
-                attn, hidden_states, encoder_hidden_states, attention_mask, temb, *args, **kwargs
-            )
-            return ordinary
-        value: Tensor = attn.to_out[0](attn.to_v(encoder_hidden_states))
-        value = value / attn.rescale_output_factor
-        return value.expand(-1, hidden_states.shape[1], -1)
-
-
 def skip_single_token_attention(denoiser: Denoiser) -> None:
-    """Give every cross-attention of a U-Net the processor above; self-attention keeps its own.
+    """Give a U-Net's cross-attentions a `SingleTokenAttention`; self-attention keeps its own.
 
     Args:
         denoiser: changed in place.
     """
-    if isinstance(denoiser, UNet2DConditionModel):
+    from diffusers.models.attention_processor import Attention
+
+    from ld3m_min.prior.single_token import SingleTokenAttention
+
+    if type(denoiser).__name__ == "UNet2DConditionModel":
         for name, module in denoiser.named_modules():
             if isinstance(module, Attention) and name.endswith("attn2"):
                 module.set_processor(SingleTokenAttention())

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -58,6 +57,8 @@ def with_factors(denoiser: nn.Module) -> Iterator[None]:
 
 def _attention_matrices(denoiser: nn.Module) -> Iterator[nn.Linear]:
     """The linear maps in front of each attention and behind it."""
+    from diffusers.models.attention_processor import Attention
+
     for module in denoiser.modules():
         if isinstance(module, Attention):
             crossed = [] if module.is_cross_attention else [module.to_q, module.to_k]

@@ -1,27 +1,31 @@
 """Which networks of diffusers can be parts of a prior: sections 2.2 and 4.1.
 
-diffusers ships no types, so a type checker takes its classes for `Any`. The names below say to a
-reader, and to the tests' checks at run time, which classes are meant.
+diffusers takes seconds to import, more than all else, so the package imports it where a network or
+a schedule is made or read, and not before.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DiTTransformer2DModel,
-    UNet2DConditionModel,
-    UNet2DModel,
-    VQModel,
-)
 from torch import nn
 
 from ld3m_min.errors import InputError, InputTypeError
 
-Autoencoder: TypeAlias = AutoencoderKL | VQModel
-Denoiser: TypeAlias = UNet2DConditionModel | UNet2DModel | DiTTransformer2DModel
+if TYPE_CHECKING:
+    from diffusers import (
+        AutoencoderKL,
+        DiTTransformer2DModel,
+        UNet2DConditionModel,
+        UNet2DModel,
+        VQModel,
+    )
+
+    Autoencoder: TypeAlias = AutoencoderKL | VQModel
+    Denoiser: TypeAlias = UNet2DConditionModel | UNet2DModel | DiTTransformer2DModel
+else:  # as much of it as a check at run time needs
+    Autoencoder = Denoiser = nn.Module
 
 AUTOENCODERS = ("AutoencoderKL", "VQModel")
 DENOISERS = ("UNet2DConditionModel", "UNet2DModel", "DiTTransformer2DModel")

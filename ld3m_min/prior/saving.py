@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -92,6 +91,8 @@ def read_parts(
     if (alone := _read_alone(found.folder)) is not None:
         return GivenParts(alone, source=found.source)
     index = read_index(found.folder)
+    import diffusers
+
     if index["_class_name"] == kind:
         return _own_parts(found, index)
     if index["_class_name"] == STYLE:
@@ -117,6 +118,8 @@ def _read_alone(folder: Path) -> Autoencoder | None:
     Raises:
         InputError: it is damaged.
     """
+    import diffusers
+
     kind = autoencoder_alone(folder)
     if kind is None:
         return None
@@ -168,6 +171,8 @@ def _own_parts(found: Found, index: Mapping[str, Any]) -> GivenParts:
         FileNotFoundError: a part is missing.
         InputError: a part is damaged, or of a kind that is not supported.
     """
+    import diffusers
+
     check_complete(found.folder, index)
     known = {
         "vae": AUTOENCODERS,
@@ -216,6 +221,8 @@ def _pipeline_networks(folder: Path, index: Mapping[str, Any]) -> dict[str, nn.M
     Raises:
         InputError: as :func:`loaded`.
     """
+    import diffusers
+
     networks = {}
     for name, value in index.items():
         named = not name.startswith("_") and isinstance(value, list) and len(value) == 2
@@ -241,6 +248,8 @@ def read_index(folder: Path) -> dict[str, Any]:
         FileNotFoundError: it is missing.
         InputError: it is damaged, or names what must not be loaded.
     """
+    import diffusers
+
     file = folder / "model_index.json"
     if not file.exists() and (inner := folder / "model").joinpath(file.name).exists():
         raise FileNotFoundError(f"{folder} is the folder of a training; its prior is {inner}")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from diffusers import DDIMScheduler
 from jaxtyping import Float64
 from torch import Tensor
 
@@ -104,7 +103,7 @@ def checked_length(steps: object) -> int:
     return steps
 
 
-def ldm_scheduler(**changes: object) -> DDIMScheduler:
+def ldm_scheduler(**changes: object) -> Scheduler:
     """The schedule of the public latent diffusion model, the paper's prior (section 4.1).
 
     1000 steps with scaled-linear betas from .0015 to .0195.
@@ -118,6 +117,8 @@ def ldm_scheduler(**changes: object) -> DDIMScheduler:
         >>> config.num_train_timesteps, config.beta_schedule, config.prediction_type
         (100, 'scaled_linear', 'epsilon')
     """
+    from diffusers import DDIMScheduler
+
     values = {
         "num_train_timesteps": 1000,
         "beta_start": 0.0015,
@@ -128,4 +129,5 @@ def ldm_scheduler(**changes: object) -> DDIMScheduler:
         "steps_offset": 1,
         "prediction_type": "epsilon",
     }
-    return DDIMScheduler(**values | changes)
+    scheduler: Scheduler = DDIMScheduler(**values | changes)
+    return scheduler

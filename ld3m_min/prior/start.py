@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -90,7 +89,7 @@ def can_go_on(start: LatentDiffusionPrior) -> bool:
         start: any prior.
     """
     return (
-        isinstance(start.denoiser, UNet2DConditionModel)
+        type(start.denoiser).__name__ == "UNet2DConditionModel"
         and start.class_embedding is not None
         and start.condition_shape[0] == 1
         and start.prediction_type == "epsilon"

@@ -18,10 +18,10 @@ import yaml
 from ld3m_min.backprop import AUTO, PLANS
 from ld3m_min.commands import COMMANDS, old_names, parsed, plan, rate_search
 from ld3m_min.commands.fields import option, paths, with_options
-from ld3m_min.config import DistilConfig, EvalConfig, hints_of, nested_fields, to_dict
+from ld3m_min.config import DistilConfig, EvalConfig, nested_fields, to_dict
 from ld3m_min.errors import InputError
 from ld3m_min.experiments.rate_search import PAIRS
-from ld3m_min.io.values import from_dict
+from ld3m_min.io.values import from_dict, hints_of
 from ld3m_min.presets import PRESETS, eval_preset, preset
 from ld3m_min.prior.architecture import PriorConfig
 from ld3m_min.prior.classifier import ClassifierConfig

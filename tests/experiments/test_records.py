@@ -272,6 +272,12 @@ def test_paper_tables(number, rows):
 def test_unknown_grid_and_cell():
     with pytest.raises(ValueError, match="choose digits"):
         grids.grid("imagenet21k")
+    with pytest.raises(
+        ValueError, match=r"has no cell .*; of its \d+ cells the nearest are "
+    ) as error:
+        running.run_grid("evidence-ipc10", only="pixel")
+    named = str(error.value).rpartition(" are ")[2].split(", ")
+    assert len(named) == 3 and all("pixel" in n for n in named)
     with pytest.raises(ValueError, match="has no cell"):
         running.run_grid("smoke", only="nothing")
 

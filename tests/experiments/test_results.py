@@ -55,6 +55,17 @@ def test_a_comparison_is_paired_and_waits_for_two_seeds(found):
     assert found.compare(found.cell("pixel", "DM"), found.cell("autoencoder", "DM")) is None
 
 
+def test_a_gap_says_how_many_sets_it_rests_on(found):
+    """Of one set in common there is no interval, and its seed is compared with the same alone."""
+    code, alone, pixel = (found.cell(s, "DM") for s in ("ld3m-code", "autoencoder", "pixel"))
+    p = found.compare(code, alone)
+    assert found.gap(code, alone) == p.points
+    assert p.points == f"+3.0 ({100 * p.interval.low:+.1f} to {100 * p.interval.high:+.1f})"
+    first = found.runs[alone].trainings([0]).mean()
+    assert found.gap(pixel, alone) == f"{100 * (0.51 - first):+.1f} (one set each)"
+    assert found.gap(found.cell("ld3m-paper", "DM"), alone) == "–"
+
+
 def test_numbers_are_means_over_seeds(found):
     cell = found.cell("ld3m-code", "DM")
     assert found.mean(cell, "seconds_per_iteration") == pytest.approx(2.0)

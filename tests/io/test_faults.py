@@ -358,7 +358,9 @@ def test_a_deadline_in_a_notebook(digits, tmp_path):
         ) as left:
             distilled(small(), digits, out=tmp_path / "run")
         assert left.value.code == 75 and steps(tmp_path / "run") == ["step-00000001"]
-        with pytest.raises(Interrupted, match="nothing is kept without `out`"):
+        with pytest.raises(
+            Interrupted, match="nothing is kept without `out`; the same command starts"
+        ):
             distilled(small(), digits)
     finally:
         stop_after(None)

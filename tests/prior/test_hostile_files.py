@@ -3,12 +3,14 @@
 Forged tensors, priors that want to run code, archives, paths that lead out, and random bytes.
 """
 
+import io
 import json
 import os
 import random
 import shutil
 import tempfile
 import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from safetensors.torch import load_file, save, save_file
 from ld3m_min.config import DistilConfig, EvalConfig, to_dict
 from ld3m_min.data import load_data
 from ld3m_min.data.archives import Limits, unpack
+from ld3m_min.data.glance import glance
 from ld3m_min.io.checkpoints import Checkpointer
 from ld3m_min.io.files import read_json, signed, write_json
 from ld3m_min.io.values import from_dict
@@ -388,6 +391,29 @@ def test_good_archives_are_data_sets(tmp_path, monkeypatch):
         load_data(file, size=16, progress=False)
         monkeypatch.undo()
         monkeypatch.setenv("LD3M_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("top", ["pets/", ""])
+def test_what_a_mac_packs_beside_the_images_is_passed_over(tmp_path, monkeypatch, top, packed):
+    """Its zip repeats each file, as attributes of the same name under `__MACOSX`."""
+    monkeypatch.setenv("LD3M_CACHE", str(tmp_path / "cache"))
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as file:
+        for i, name in enumerate(f"{c}/{i}.png" for c in ("cat", "dog") for i in range(5)):
+            picture = io.BytesIO()
+            Image.new("RGB", (16, 16), (20 * i, 0, 0)).save(picture, "PNG")
+            file.writestr(top + name, picture.getvalue())
+            path = Path(top + name)
+            file.writestr(f"__MACOSX/{path.parent}/._{path.name}", b"\0\5\x16\7 attributes")
+    source = tmp_path / "pets.zip"
+    if not packed:
+        shutil.unpack_archive(source, tmp_path / "unpacked")
+        source = tmp_path / "unpacked" / top
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_data(source, size=16, progress=False).classes == ("cat", "dog")
+        seen = glance(source)
+    assert seen.classes == ("cat", "dog") and seen.files == 10
 
 
 def test_limits_of_archives(tmp_path):
