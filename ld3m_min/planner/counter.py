@@ -11,7 +11,7 @@ import copy
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, no_type_check
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,7 @@ _DERIVED: dict[Hashable, _Derived] = {}  # by operation and shapes: a step is li
 _VIEWS: set[Hashable] = set()  # operations and shapes whose results can't be made again
 
 
+@no_type_check  # at run time, in tests: its methods are called at every operation
 class Counter(TorchDispatchMode):
     """Counts what is done inside a `with` block.
 
@@ -118,6 +119,7 @@ class Counter(TorchDispatchMode):
         self.now -= size
 
 
+@no_type_check
 def _signature(x: object) -> Hashable:
     """Of an operation's arguments, all that shapes its result.
 

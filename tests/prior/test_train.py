@@ -2,18 +2,28 @@
 
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from ld3m_min.io.files import read_json
-from ld3m_min.prior import LatentDiffusionPrior
+from ld3m_min.prior import LatentDiffusionPrior, card
 from ld3m_min.prior.card import finish_prior
 from ld3m_min.prior.classifier import ClassifierConfig, train_classifier
 from ld3m_min.prior.presets import prior_preset
+from ld3m_min.prior.quality import measure_prior
 from ld3m_min.prior.train import train_prior
 from ld3m_min.prior.training_log import TrainingLog
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_samples():
+    """Cards of twenty samples, drawn in one step: how good they are is asked elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card, "measure_prior", partial(measure_prior, per_class=2, steps=1))
+        yield
 
 
 @pytest.fixture(scope="module")
