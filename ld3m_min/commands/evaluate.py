@@ -20,6 +20,7 @@ from ld3m_min.data.subsets import SUBSETS
 from ld3m_min.errors import InputError
 from ld3m_min.evaluate.cross_architecture import evaluate
 from ld3m_min.io.paths import resolved
+from ld3m_min.io.text import counted
 from ld3m_min.presets import PRESETS, eval_preset
 from ld3m_min.set_files import check_place
 from ld3m_min.synthetic import SyntheticSet
@@ -138,10 +139,11 @@ def run(call: Call[EvaluateOptions, EvalConfig]) -> None:
         low, high = (100 * x for x in result.confidence_interval(a))
         interval = "no interval" if math.isnan(low) else f"95 % interval {low:.1f} to {high:.1f}"
         print(f"{a:10s} {100 * result.mean(a):5.1f} %   {interval}")
-    repeats = len(result.values())
-    print(
-        f"{'unseen':10s} {100 * result.mean():5.1f} %   ({config.split} split, {repeats} repeats)"
-    )
+    repeats = counted(len(result.values()), "repeat")
+    if result.distiller in result.accuracies and len(result.accuracies) == 1:
+        print(f"({config.split} split, {repeats}; no unseen network is among them)")
+    else:
+        print(f"{'unseen':10s} {100 * result.mean():5.1f} %   ({config.split} split, {repeats})")
     if options.to_card:
         noted = synthetic.with_evaluation(result.accuracies, data=data.name, split=result.split)
         noted.save(options.folder)

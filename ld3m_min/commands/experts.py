@@ -13,6 +13,7 @@ from ld3m_min.config import DistilConfig
 from ld3m_min.data.loading import load_data
 from ld3m_min.experts.buffer import experts_name
 from ld3m_min.experts.train import train_experts
+from ld3m_min.io.text import counted
 from ld3m_min.presets import PRESETS, preset
 
 ABOUT = """Train the expert trajectories of a preset.
@@ -45,7 +46,7 @@ def run(call: Call[ExpertsOptions, DistilConfig]) -> None:
     data = load_data(config.dataset, path=options.data_path, split=options.split, size=config.size)
     folder = options.out or Path("runs") / experts_name(config, data)
     buffer = train_experts(config, data, folder, device=options.device)
-    print(f"{len(buffer)} experts in {folder}")
+    print(f"{counted(len(buffer), 'expert')} in {folder}")
 
 
 COMMAND = Command(

@@ -7,6 +7,7 @@ themselves are in :mod:`ld3m_min.prior.own_images`.
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -77,6 +78,7 @@ def plan_of(folder: str | Path, wish: Wish) -> TrainingPlan:
             f"{look.name!r} has one class, {look.classes[0]!r}; a prior is of 2 classes or more: "
             "give the folder above, or sort the images into a folder for each class"
         )
+    print("measuring how fast this machine trains, a minute or so", file=sys.stderr, flush=True)
     found = _Chooser(look, wish).chosen()
     room = SHARE * device_bytes(wish.device)
     if found.speeds.peak_bytes > room:

@@ -212,6 +212,8 @@ def _planned(call: Call[TrainPriorOptions, PriorConfig]) -> OwnCall:
         raise InputError("train-prior own needs the folder of the images: train-prior FOLDER")
     checked_device(options.device)
     out = options.out or prior_folder(slug(resolved(expanded(folder)).name))
+    for place in (out, options.records):  # before the time that a plan takes
+        check_outside(place, resolved(expanded(folder)))
     kept = TrainingPlan.read(out)
     if kept is not None and options.hours not in (None, kept.hours):
         raise InputError(

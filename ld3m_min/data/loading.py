@@ -130,21 +130,18 @@ def _existing(given: str) -> Path:
     return folder
 
 
-def check_outside(out: StrPath | None, data: DataSplits) -> None:
+def check_outside(out: StrPath | None, data: DataSplits | Path) -> None:
     """Refuse to write among the images that are read: the next reading would find the output there.
 
     Args:
         out: where something will be written; None for nowhere.
-        data: the data.
+        data: the data, or the folder of one that is not read yet.
 
     Raises:
         InputError: `out` is the data's folder or in it, or in the home of a user that there isn't.
     """
-    if (
-        out is not None
-        and data.root is not None
-        and resolved(expanded(out)).is_relative_to(data.root)
-    ):
+    root = data if isinstance(data, Path) else data.root
+    if out is not None and root is not None and resolved(expanded(out)).is_relative_to(root):
         raise InputError(
             f"{out} lies in the data's own folder, where the next reading would take it for "
             "images; give a place outside of it"

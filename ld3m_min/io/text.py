@@ -27,6 +27,16 @@ def shown(text: object) -> str:
     )
 
 
+def counted(n: int, word: str) -> str:
+    """How many there are, in words: "1 repeat", "1,000 repeats".
+
+    Args:
+        n: how many.
+        word: for one of them, which takes an s.
+    """
+    return f"{n:,} {word}{'s' * (n != 1)}"
+
+
 def in_card(text: object) -> str:
     """Text from elsewhere as it may stand in a card: nothing of it is markup, on one line.
 

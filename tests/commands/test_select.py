@@ -1,6 +1,7 @@
 """`select` and `systems`, which have neither preset nor configuration."""
 
 import io
+import re
 from contextlib import redirect_stdout
 from importlib import import_module
 
@@ -79,11 +80,12 @@ def test_a_selection_is_made_offline(digits, method, tmp_path):
 
 def test_what_is_selected_is_evaluated(tmp_path):
     printed("select", "--method", "webp", "--budget", "600", "--out", str(tmp_path))
-    text, code = printed(
-        *("evaluate", "smoke", str(tmp_path / "set"), "--architectures", "ConvNet"),
-        *("--epochs", "1", "--repeats", "1"),
-    )
-    assert code == 0 and "unseen" in text
+    words = ("evaluate", "smoke", str(tmp_path / "set"), "--epochs", "1", "--repeats", "1")
+    text, code = printed(*words, "--architectures", "ConvNet", "ViT")
+    assert code == 0 and re.search(r"^unseen +\d+\.\d % +\(test split, 1 repeat\)$", text, re.M)
+    alone, code = printed(*words, "--architectures", "ConvNet")
+    assert code == 0 and "no unseen network is among them" in alone
+    assert not re.search("^unseen", alone, re.M)
 
 
 def test_settings_of_the_compression_are_options(tmp_path):
