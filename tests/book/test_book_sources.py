@@ -107,6 +107,17 @@ def test_the_readme_shows_what_the_records_say_ten_images_are_worth():
     assert abs(taught - small[0].trainings().mean()) < 0.005, "and teach as much"
 
 
+def test_the_readme_says_what_a_random_prior_teaches():
+    found = Results("digits", "evidence")
+    variants = ("random-prior-true", "random-prior-all")
+    runs = [found.runs[found.cell("ld3m-code", "DM", variant=v)] for v in variants]
+    drawn, all_drawn = (f"{100 * r.trainings().mean():.0f} %" for r in runs)
+    sets = "(one set each so far)" if {len(r.seeds) for r in runs} == {1} else "sets each)"
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"the set teaches {drawn}, too, and with a random decoder as well {all_drawn} " in text
+    assert sets in text
+
+
 def test_the_first_sentences_say_what_the_records_say():
     found = Results("digits", "evidence")
     ten = found.runs[found.cell("ld3m-code", "DM")].trainings()
