@@ -19,6 +19,7 @@ from ld3m_min.prior.architecture import PriorConfig
 from ld3m_min.prior.classifier import train_classifier
 from ld3m_min.prior.image_card import architecture_line, image_card, percent
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
+from ld3m_min.prior.place import whole_prior
 from ld3m_min.prior.quality import ImageQuality, PriorQuality, measure_images, measure_prior
 from ld3m_min.prior.real_images import RealImages
 from ld3m_min.prior.training_log import TrainedOn, TrainingLog
@@ -36,9 +37,10 @@ def finish_prior(
     licence: str = "",
     made_by: str = "",
 ) -> PriorQuality | ImageQuality:
-    """Measure a trained prior, and write its weights, card and record.
+    """Measure a trained prior, and write its record, then its weights with their card, as a whole.
 
-    Of a prior of photographs, weights are kept in bfloat16, and what is measured is what is kept.
+    So a prior that is there has been measured. Of a prior of photographs, weights
+    are kept in bfloat16, and what is measured is what is kept.
 
     Args:
         config: architecture and training.
@@ -73,21 +75,13 @@ def finish_prior(
     quality: PriorQuality | ImageQuality
     if config.classifier is None:
         quality = measure_prior(prior, data)
-        prior.save_pretrained(out / "model")
-        write_card(out / "model", config, data, prior, quality)
     else:
-        prior.to(dtype=torch.bfloat16).save_pretrained(out / "model")
+        prior.to(dtype=torch.bfloat16)
         prior.to(dtype=torch.float32)
         asked = config.classifier
         classifier = train_classifier(data, asked, folder=out, device=device)
         measured = measure_images(prior, data, classifier, asked, seed=config.seed)
         quality = measured.quality
-        write_bytes(
-            out / "model" / "README.md",
-            image_card(
-                config, asked, data, prior, quality, record, licence=licence, made_by=made_by
-            ).encode(),
-        )
         records.mkdir(parents=True, exist_ok=True)
         classes = len(data.classes)
         save_samples(measured.samples, records / f"{name}.png", classes)
@@ -98,9 +92,20 @@ def finish_prior(
         )
         rows = torch.cat([measured.held, beside]).flatten(0, 1)
         save_strip(rows, out / "beside-real-images.png", columns=classes)
-    training.save(out / "model")
-    TrainedOn.of(data).save(out / "model")
     write_json(records / f"{name}.json", record | {"quality": asdict(quality)})
+    with whole_prior(out / "model") as model:
+        training.save(model)
+        TrainedOn.of(data).save(model)
+        if isinstance(quality, PriorQuality):
+            write_card(model, config, data, prior, quality)
+            prior.save_pretrained(model)
+        else:
+            text = image_card(
+                config, asked, data, prior, quality, record, licence=licence, made_by=made_by
+            )
+            write_bytes(model / "README.md", text.encode())
+            prior.to(dtype=torch.bfloat16).save_pretrained(model)
+            prior.to(dtype=torch.float32)
     return quality
 
 

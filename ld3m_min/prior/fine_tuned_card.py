@@ -14,6 +14,7 @@ from ld3m_min.io.text import in_card
 from ld3m_min.prior.classifier import train_classifier
 from ld3m_min.prior.fine_tuning_config import FineTuneConfig
 from ld3m_min.prior.minimax import FineTuned
+from ld3m_min.prior.place import whole_prior
 from ld3m_min.prior.quality import ImageQuality, PriorQuality, measure_images, measure_prior
 from ld3m_min.prior.real_images import RealImages
 from ld3m_min.prior.training_log import TrainingLog
@@ -29,7 +30,10 @@ def finish_fine_tuning(
     start: StrPath | None = None,
     device: str | torch.device = "cpu",
 ) -> PriorQuality | ImageQuality:
-    """Measure a fine-tuned prior, and write its weights, card and record.
+    """Measure a fine-tuned prior, and write its record, then its weights with their card.
+
+    The weights and what lies beside them are written as a whole: a prior that is there has been
+    measured.
 
     Args:
         config: of the fine-tuning.
@@ -53,9 +57,6 @@ def finish_fine_tuning(
         quality = measure_images(
             prior, data, classifier, config.classifier, seed=config.seed
         ).quality
-    prior.save_pretrained(out / "model")
-    write_bytes(out / "model" / "README.md", card(config, data, tuned, quality).encode())
-    training.save(out / "model")
     record = {
         "schema": 1,
         "prior": config.name,
@@ -71,6 +72,10 @@ def finish_fine_tuning(
         "quality": asdict(quality),
     }
     write_json(records / f"prior-{config.name}-seed{config.seed}.json", record)
+    with whole_prior(out / "model") as model:
+        training.save(model)
+        write_bytes(model / "README.md", card(config, data, tuned, quality).encode())
+        prior.save_pretrained(model)
     return quality
 
 

@@ -23,6 +23,7 @@ from ld3m_min.prior.class_map import PROMPT
 from ld3m_min.prior.diffusers_pipelines import parts_of
 from ld3m_min.prior.kinds import AUTOENCODERS, DENOISERS, Autoencoder, Denoiser
 from ld3m_min.prior.parts import GivenParts
+from ld3m_min.prior.place import has_index, whole_prior
 from ld3m_min.prior.schedule import Scheduler
 from ld3m_min.prior.weights import Found
 
@@ -43,6 +44,9 @@ def write_parts(
 ) -> None:
     """Write the parts of a prior, each into a folder of its own, and `model_index.json`.
 
+    An earlier prior in the folder is replaced as a whole. Where there is none, the index comes
+    last, and without it there is no prior.
+
     Args:
         folder: made where it is not there.
         index: what `model_index.json` says besides the classes of the parts.
@@ -53,6 +57,10 @@ def write_parts(
     """
     from safetensors.torch import save_file
 
+    if has_index(folder):
+        with whole_prior(folder) as empty:
+            write_parts(empty, index, autoencoder, denoiser, scheduler, class_embedding)
+        return
     network = "transformer" if "Transformer" in type(denoiser).__name__ else "unet"
     parts: dict[str, Any] = {"vae": autoencoder, network: denoiser, "scheduler": scheduler}
     names = {}

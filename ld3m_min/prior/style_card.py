@@ -15,6 +15,7 @@ from ld3m_min.io.text import in_card
 from ld3m_min.prior.card import save_samples
 from ld3m_min.prior.classifier import train_classifier
 from ld3m_min.prior.image_card import percent
+from ld3m_min.prior.place import whole_prior
 from ld3m_min.prior.real_images import RealImages
 from ld3m_min.prior.style_config import StyleConfig
 from ld3m_min.prior.style_gan import StyleGenerator
@@ -42,7 +43,9 @@ def finish_style(
     records: StrPath,
     device: str | torch.device = "cpu",
 ) -> StyleQuality:
-    """Measure a trained generator, and write its weights, card and record.
+    """Measure a trained generator, and write its record, then its weights with their card.
+
+    Weights and card are written as a whole: a generator that is there has been measured.
 
     Args:
         config: architecture and training.
@@ -58,7 +61,6 @@ def finish_style(
     out, records = Path(out), Path(records)
     found = Checkpointer(out / config.objective, None).load()
     seconds = 0 if found is None else round(found.notes["seconds"])
-    generator.save_pretrained(out / "model")
     asked, classifier = config.classifier, None
     if asked is not None:
         classifier = train_classifier(data, asked, folder=out, device=device)
@@ -66,7 +68,6 @@ def finish_style(
     measured = measure_style(
         generator, data, classifier=classifier, config=asked, per_class=per_class, seed=config.seed
     )
-    write_style_card(out / "model", config, data, generator, measured.quality)
     name = f"prior-{config.name}-seed{config.seed}"
     records.mkdir(parents=True, exist_ok=True)
     save_samples(measured.samples, records / f"{name}.png", len(data.classes))
@@ -81,6 +82,9 @@ def finish_style(
         "quality": asdict(measured.quality),
     }
     write_json(records / f"{name}.json", record)
+    with whole_prior(out / "model") as model:
+        write_style_card(model, config, data, generator, measured.quality)
+        generator.save_pretrained(model)
     return measured.quality
 
 

@@ -18,6 +18,7 @@ from ld3m_min.errors import InputError, InputTypeError
 from ld3m_min.io.digests import digest, versions
 from ld3m_min.io.files import write_bytes, write_json
 from ld3m_min.io.tensors import to_bytes
+from ld3m_min.prior.place import has_index, whole_prior
 from ld3m_min.prior.saving import STYLE, check_finite
 from ld3m_min.prior.style_foreign import foreign_parts
 from ld3m_min.prior.style_model import StyleModel
@@ -194,6 +195,10 @@ class StyleGenerator(StyleModel):
                 f"a generator from elsewhere ({self.source}) is saved by its own code; keep its "
                 "own file"
             )
+        if has_index(folder):
+            with whole_prior(folder) as empty:
+                self.save_pretrained(empty)
+            return
         write_bytes(Path(folder) / WEIGHTS, to_bytes(self.state_dict()))
         index: dict[str, object] = {"_class_name": STYLE, "classes": list(self.classes)}
         index |= {"class_count": self.class_count, "architecture": asdict(self.architecture)}

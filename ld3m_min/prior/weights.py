@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ld3m_min.errors import InputError
-from ld3m_min.io.files import read_json
+from ld3m_min.io.files import current_version, read_json
 from ld3m_min.io.paths import expanded
 from ld3m_min.prior.schedule import checked_length
 
@@ -58,7 +58,7 @@ def find_prior(
         raise InputError("an empty name is no prior; give a shipped name, a folder, or a hub id")
     bare = isinstance(path_or_id, str) and Path(given).name == given and given not in (".", "..")
     shipped = bare and (SHIPPED / given / "model_index.json").exists()
-    local = SHIPPED / given if shipped else expanded(given)
+    local = SHIPPED / given if shipped else current_version(expanded(given))
     if local.exists():
         if revision is not None:
             raise InputError(f"revision={revision!r} is for hub ids; {given!r} is a folder here")

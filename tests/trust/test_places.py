@@ -266,3 +266,28 @@ def test_a_licence_gives_no_warning_of_the_library(pets, tmp_path):
         warnings.simplefilter("error")
         made = distil(settings(), data=load(pets), progress=False).with_licence("MIT")
     assert made.recipe["licence"] == "MIT" and not torch.isnan(made.images()).any()
+
+
+def test_a_prior_is_replaced_as_a_whole_and_what_else_lies_there_stays(tmp_path, monkeypatch):
+    place, config = tmp_path / "prior", prior_preset("smoke")
+    first, second = build_prior(config, ("a", "b")), build_prior(config, ("c", "d"))
+    first.save_pretrained(place)
+    (place / "mine").mkdir()
+    for name in ("README.md", "mine/notes.txt", "vae/notes.txt"):
+        (place / name).write_text("mine")
+    (place / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text("{}")
+    before = {f: f.read_bytes() for f in place.rglob("*") if f.is_file()}
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(second.denoiser), "save_pretrained", full)
+        with pytest.raises(OSError, match="nothing was changed"):
+            second.save_pretrained(place)
+    assert {f: f.read_bytes() for f in place.rglob("*") if f.is_file()} == before
+    second.save_pretrained(place)
+    stale = place / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    assert {f for f in place.rglob("*") if f.is_file()} == set(before) - {stale}
+    assert (place / "vae" / "notes.txt").read_text() == "mine"
+    assert type(second).from_pretrained(place).classes == ("c", "d")
