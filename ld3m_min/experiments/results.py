@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ld3m_min.config import ARCHITECTURES
-from ld3m_min.experiments import grids, real_images, statistics
+from ld3m_min.experiments import grids, questions, real_images, statistics
 from ld3m_min.experiments.cells import Cell
 from ld3m_min.experiments.places import RECORDS
 from ld3m_min.experiments.records import load_records, read_record
@@ -176,6 +176,13 @@ class Results:
             return "–"
         a, b = (r.trainings(shared).mean() for r in both)
         return f"{100 * (a - b):+.1f} (one set each)"
+
+    def answers(self) -> str:
+        """The primary questions with what was measured of each, a Markdown list."""
+        found = {q: self.compare(q.ours, q.theirs) for q in questions.PRIMARY.values()}
+        return "\n".join(
+            f"- {q.text} {f'{NOT_YET.capitalize()}.' if p is None else p}" for q, p in found.items()
+        )
 
     def missing(self, *names: str) -> str:
         """A sentence on what grids lack, with the command that makes it; "" where nothing.

@@ -118,3 +118,10 @@ def test_kinds_and_labels():
     assert label(cells[0]).endswith(", z only")
     assert label(cells[0], (("z-only", "Z alone"),)).endswith(", Z alone")
     assert "," not in label(kinds("evidence")[0])
+
+
+def test_the_primary_questions_are_answered_as_far_as_records_go(found):
+    paper, code = found.answers().splitlines()
+    assert paper.startswith("- ") and paper.endswith(" Not measured yet.")
+    p = found.compare(found.cell("ld3m-code", "DM"), found.cell("autoencoder", "DM"))
+    assert code.endswith(str(p)) and "+3.0 points" in code
