@@ -6,6 +6,7 @@
 # The jobs come from ld3m_min.experiments.sweep. A record that stands is none of them.
 import atexit
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def needs(wildcards):
 
 
 def command(wildcards):
-    return JOBS[wildcards.job].command.replace("python", sys.executable, 1)
+    return JOBS[wildcards.job].command.replace("python", shlex.quote(sys.executable), 1)
 
 
 def planned(ask):

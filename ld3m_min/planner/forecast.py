@@ -111,8 +111,8 @@ def forecast(
             :func:`forecast_matching` counted is not counted again.
         classes: of the data; None takes the prior's.
     """
-    meta, plan = on_meta(prior), replace(plan, compile="off")
-    weights = weights_of(meta, plan)
+    meta, eager = on_meta(prior), replace(plan, compile="off")  # what is compiled can't be counted
+    weights = weights_of(meta, eager)
     each = SPACES[config.space].per_class(config, meta)
     count = classes or max(1, len(prior.classes))
 
@@ -127,7 +127,7 @@ def forecast(
 
     one = _codes(meta, config, "meta", 1)
     made_of = sum(t.numel() * t.element_size() for t in one if t is not None)
-    found = phases_of(counted, plan, each * count, 12 * config.size**2, made_of)
+    found = phases_of(counted, eager, each * count, 12 * config.size**2, made_of)
     peak, flops = max(found.forward, found.backward), found.flops
     if matching:
         loss = forecast_matching(config, count, each) if matching is True else matching
