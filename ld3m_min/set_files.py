@@ -21,7 +21,7 @@ from ld3m_min.data.images import CLUTTER
 from ld3m_min.errors import InputError
 from ld3m_min.io.files import read_json, signature
 from ld3m_min.io.text import shown
-from ld3m_min.prior.weights import SHIPPED, is_explicit
+from ld3m_min.prior.weights import is_explicit, shipped
 from ld3m_min.spaces.base import is_class_by_class
 from ld3m_min.spaces.build import SPACES
 
@@ -52,8 +52,7 @@ def is_path(source: str) -> bool:
     Args:
         source: as a recipe has it.
     """
-    shipped = (SHIPPED / source / "model_index.json").exists() and Path(source).name == source
-    return not shipped and (
+    return shipped(source) is None and (
         is_explicit(source)
         or not HUB_ID.fullmatch(source)
         or ".." in source

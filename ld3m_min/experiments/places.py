@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ld3m_min.io.files import current_version
-from ld3m_min.prior.weights import SHIPPED
+from ld3m_min.prior.weights import shipped
 
 PROJECT = Path(__file__).resolve().parents[2]  # the checkout; an installed package has none
 HOME = PROJECT if (PROJECT / "book" / "_data").is_dir() else Path()
@@ -41,7 +41,7 @@ def prior_path(name: str) -> str | Path:
         >>> prior_path("digits"), prior_path("org/elsewhere")
         ('digits', 'org/elsewhere')
     """
-    if "/" in name or _is_prior(SHIPPED / name):
+    if "/" in name or shipped(name):
         return name
     places = (prior_folder(name) / "model", RECORDS.parent / "priors" / name)
     return next((place for place in places if _is_prior(place)), name)
@@ -59,7 +59,7 @@ def has_prior(prior: str) -> bool:
         ['digits', 'style-digits']
     """
     found = prior_path(prior)
-    return _is_prior(SHIPPED / found if isinstance(found, str) else found)
+    return shipped(found) is not None if isinstance(found, str) else _is_prior(found)
 
 
 def _is_prior(folder: Path) -> bool:

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ld3m_min.io.disk import StrPath
-from ld3m_min.io.files import read_json, write_json
+from ld3m_min.io.files import current_version, read_json, write_json
 from ld3m_min.io.paths import expanded
 from ld3m_min.io.values import from_dict
 from ld3m_min.prior.real_images import RealImages
-from ld3m_min.prior.weights import SHIPPED
+from ld3m_min.prior.weights import shipped
 
 FILE = "training.json"
 TRAINED_ON = "trained_on.json"
@@ -113,10 +113,10 @@ class TrainedOn:
             InputError: the file there holds something else, or the folder is in the home of a
                 user that there isn't.
         """
-        for folder in [] if source is None else [SHIPPED / source, expanded(source)]:
-            if (folder / TRAINED_ON).is_file():
-                return from_dict(cls, read_json(folder / TRAINED_ON), str(folder / TRAINED_ON))
-        return None
+        if source is None:
+            return None
+        file = (shipped(source) or current_version(expanded(source))) / TRAINED_ON
+        return from_dict(cls, read_json(file), str(file)) if file.is_file() else None
 
     def save(self, model: StrPath) -> None:
         """Write it into the folder of a prior.

@@ -36,6 +36,17 @@ class Found:
     source: str
 
 
+def shipped(name: object) -> Path | None:
+    """The folder of a prior that is shipped; None for a path, as `./digits` is one, or other names.
+
+    Args:
+        name: as it was given; only text can be such a name.
+    """
+    bare = isinstance(name, str) and Path(name).name == name and name not in (".", "..")
+    folder = SHIPPED / str(name)
+    return folder if bare and (folder / "model_index.json").exists() else None
+
+
 def find_prior(
     path_or_id: str | os.PathLike[str], *, revision: str | None = None, sha256: str | None = None
 ) -> Found:
@@ -56,9 +67,7 @@ def find_prior(
     given = os.fspath(path_or_id)
     if not given.strip():
         raise InputError("an empty name is no prior; give a shipped name, a folder, or a hub id")
-    bare = isinstance(path_or_id, str) and Path(given).name == given and given not in (".", "..")
-    shipped = bare and (SHIPPED / given / "model_index.json").exists()
-    local = SHIPPED / given if shipped else current_version(expanded(given))
+    local = shipped(path_or_id) or current_version(expanded(given))
     if local.exists():
         if revision is not None:
             raise InputError(f"revision={revision!r} is for hub ids; {given!r} is a folder here")

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from ld3m_min.io.paths import resolved
 from ld3m_min.prior.architecture import build_prior
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.presets import prior_preset
+from ld3m_min.prior.training_log import TrainedOn
+from ld3m_min.prior.weights import SHIPPED, find_prior, shipped
 from ld3m_min.run import distil
 from ld3m_min.run_folder import FOLDERS, PAGES, check_run_folder
 from ld3m_min.synthetic import SyntheticSet
@@ -291,3 +294,16 @@ def test_a_prior_is_replaced_as_a_whole_and_what_else_lies_there_stays(tmp_path,
     assert {f for f in place.rglob("*") if f.is_file()} == set(before) - {stale}
     assert (place / "vae" / "notes.txt").read_text() == "mine"
     assert type(second).from_pretrained(place).classes == ("c", "d")
+
+
+def test_a_path_that_ends_in_a_shipped_name_is_the_path(tmp_path, monkeypatch):
+    """What it was trained on is read in the folder of the same prior as its weights."""
+    build_prior(prior_preset("smoke"), ("a", "b")).save_pretrained(tmp_path / "letters")
+    own = TrainedOn("mine", "0" * 64, 32, ("a", "b"))
+    own.save(tmp_path / "letters")
+    monkeypatch.chdir(tmp_path)
+    for path in ("./letters", Path("letters"), tmp_path / "letters"):
+        assert TrainedOn.read(path) == own and shipped(path) is None
+        assert find_prior(path).folder.resolve() == tmp_path / "letters"
+    assert TrainedOn.read("letters") != own
+    assert find_prior("letters").folder == shipped("letters") == SHIPPED / "letters"
