@@ -13,8 +13,8 @@ FOOTER = (
     '<div style="font-size: 8px; width: 100%; text-align: center">'
     '<span class="pageNumber"></span></div>'
 )
-# paper has no folds: the answers of questions are shown
-UNFOLD = "() => document.querySelectorAll('details.admonition').forEach((d) => { d.open = true; })"
+# paper has no folds: answers, and the numbers that they rest on, are shown
+UNFOLD = "() => document.querySelectorAll('details').forEach((d) => { d.open = true; })"
 MATHS = "() => window.MathJax?.startup?.promise.then(() => true)"
 # what would be printed as it must not: pictures that are not there, formulas that were not set
 LACKING = """() => [

@@ -72,7 +72,7 @@ def curve(
         xlabel: what their index is.
         logy: a logarithmic scale for the numbers.
     """
-    figure, axis = plt.subplots(figsize=(6, 2.6))
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.6))
     if isinstance(values, Mapping):
         for label, line in values.items():
             axis.plot(line, label=label, lw=1.5)
@@ -252,41 +252,43 @@ def _one_of_each(picture: np.ndarray, columns: int = 10) -> tuple[np.ndarray, in
 
 
 def strips(
-    files: Mapping[str, str | Path],
-    title: str = "",
-    titles: Sequence[object] | None = None,
-    side: float = 0.62,
+    files: Mapping[str, str | Path], title: str = "", titles: Sequence[object] | None = None
 ) -> Figure | None:
-    """Pictures of sets one below the other, each as one row.
+    """Pictures of sets one below the other, each as one row below its name.
 
     Args:
         files: PNG by label; those that do not exist are left out. Of a set of several rows one
             image of each class is shown, and its label says of how many.
         title: of the whole.
-        titles: one for each picture of a row, evenly spaced; the files then hold one row each.
-        side: of a picture, inches.
+        titles: one below each picture of the last row; the files then hold one row each.
 
     Returns:
-        The figure; None where no file exists.
+        The figure, as wide as a phone; None where no file exists.
     """
     found = {label: plt.imread(file) for label, file in files.items() if Path(file).exists()}
     if not found:
         return None
-    columns = max(x.shape[1] / x.shape[0] for x in found.values())
+    rows = {}
+    for name, picture in found.items():
+        row, images = (picture, 0) if titles else _one_of_each(picture)
+        rows[name if row is picture else f"{name}, 10 of {images}"] = row
+    columns = max(x.shape[1] / x.shape[0] for x in rows.values())
     figure, axes = plt.subplots(
-        len(found), 1, figsize=(side * columns + 1.2, side * len(found) + 0.2), squeeze=False
+        len(rows),
+        1,
+        figsize=(WIDTH, (WIDTH / columns + 0.24) * len(rows) + 0.5),
+        squeeze=False,
+        layout="constrained",
     )
-    for axis, (name, x) in zip(axes.flat, found.items(), strict=True):
-        row, images = (x, 0) if titles else _one_of_each(x)
+    for axis, (name, row) in zip(axes.flat, rows.items(), strict=True):
         axis.imshow(row, interpolation="nearest")
-        name = name if row is x else f"{name}, 10 of {images}"
-        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        axis.set_title(name, loc="left", fontsize=9, pad=2)
         axis.set(xticks=[], yticks=[])
         axis.set_frame_on(False)
-    height = list(found.values())[-1].shape[0]
-    for i, words in enumerate(titles or ()):
-        axes[0, 0].text((i + 0.5) * height, -2, words, ha="center", va="bottom", fontsize=7)
-    figure.tight_layout(pad=0.2)
-    if title:  # above what is drawn, the words over the first row included
-        figure.suptitle(title, fontsize=9, y=1.06 if titles else 1.0, va="bottom")
+    if titles:
+        height = row.shape[0]
+        places = [(i + 0.5) * height for i in range(len(titles))]
+        axis.set_xticks(places, [str(x) for x in titles])
+        axis.tick_params(length=0)
+    figure.suptitle(title, fontsize=10)
     return figure

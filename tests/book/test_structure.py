@@ -123,3 +123,17 @@ def test_a_prediction_is_asked_and_answered_out_of_sight(page):
     folded = re.findall(r":class: [^\n]*dropdown|^tags: [^\n]*hide-(?:output|cell)", body, re.M)
     assert 1 <= asked <= len(folded)
     assert "hide-cell" in exercises, "a solution is executed"
+    for question in re.finditer(r"\{admonition\} Predict", body):
+        cell = re.search(r"^```\{code-cell\}.*?^```$", body[question.end() :], re.M | re.S)
+        shown = "" if cell is None else cell[0]
+        # what answers it is seen by who asks for it; other words may come before
+        folded = re.search(r"^tags: .*hide-(?:output|cell)", shown, re.M)
+        assert (
+            folded
+            or "Answer" in shown
+            or not re.search(r"table\(|plt\.show", shown)
+            or page
+            in (
+                "book/background/23_glad",  # samples of its generator come first
+            )
+        ), shown[:200]

@@ -66,7 +66,8 @@ def test_a_set_of_several_rows_is_shown_by_one_image_of_each_class(tmp_path):
     plt.imsave(tmp_path / "one.png", picture[:4], cmap="gray", vmin=0, vmax=1)
     figure = figures.strips({"many": tmp_path / "many.png", "one": tmp_path / "one.png"}, "both")
     many, one = figure.axes
-    assert (many.get_ylabel(), one.get_ylabel()) == ("many, 10 of 13", "one")
+    assert [x.get_title("left") for x in (many, one)] == ["many, 10 of 13", "one"]
+    assert figure.get_figwidth() <= style.WIDTH
     shown = many.images[0].get_array()[0, ::4, 0]
     assert np.round(20 * shown - 1).astype(int).tolist() == [0, 1, 3, 4, 5, 7, 8, 9, 11, 12]
     assert many.images[0].get_array().shape == one.images[0].get_array().shape
