@@ -167,7 +167,8 @@ def distil(
             _check_length(found, setup, checkpoints)
             setup.space.begin()
             return finish(setup, None, checkpoints, Stop(), licence)
-        trained = several.from_first(lambda: _experts(setup, experts, work, progress))
+        kept = out is not None
+        trained = several.from_first(lambda: _experts(setup, experts, work, progress, kept))
         learner = make_learner(setup, trained, checkpoints)
         found = learner.go_on() if resume else None
         _check_length(found, setup, checkpoints)
@@ -202,14 +203,31 @@ def _check_same(checkpoints: Checkpointer) -> None:
 
 
 def _experts(
-    setup: Setup, experts: ExpertBuffer | str | Path | None, work: Path, progress: bool
+    setup: Setup,
+    experts: ExpertBuffer | str | Path | None,
+    work: Path,
+    progress: bool,
+    kept: bool,
 ) -> ExpertBuffer | None:
-    """The experts that MTT follows, trained where they are missing; None for the others."""
+    """The experts that MTT follows, trained where they are missing; None for the others.
+
+    Args:
+        setup: of the run.
+        experts: their buffer or its folder; None for a folder of the run.
+        work: folder of the run.
+        progress: show bars.
+        kept: whether that folder stays.
+    """
     if setup.config.algorithm != "MTT" or isinstance(experts, ExpertBuffer):
         return experts if isinstance(experts, ExpertBuffer) else None
     folder = work / "experts" if experts is None else Path(experts)
     device = setup.labels.device
-    return train_experts(setup.config, setup.data, folder, device=device, progress=progress)
+    try:
+        return train_experts(setup.config, setup.data, folder, device=device, progress=progress)
+    except Interrupted as stopped:  # theirs is a folder for the time of the run
+        if kept or experts is not None:
+            raise
+        raise Interrupted(stopped.reason, str(stopped), kept=False) from None
 
 
 def _check_length(found: Checkpoint | None, setup: Setup, checkpoints: Checkpointer) -> None:

@@ -88,7 +88,9 @@ def unpack(archive: StrPath, into: StrPath, *, limits: Limits = LIMITS) -> Path:
             _write(archive, target, limits)
         except DAMAGED as error:
             _refuse_damaged(archive, "", error)
-    inside = [p for p in target.iterdir() if not is_clutter(p)]
+    found = list(target.iterdir())
+    # a hidden folder is meant where there is no other
+    inside = [p for p in found if not is_clutter(p)] or [p for p in found if p.name != "__MACOSX"]
     alone = len(inside) == 1 and inside[0].is_dir() and not _is_class(inside[0])
     return inside[0] if alone else target
 

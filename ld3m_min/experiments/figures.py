@@ -241,11 +241,11 @@ def _one_of_each(picture: np.ndarray, columns: int = 10) -> tuple[np.ndarray, in
         The middle image of each tenth; a single row as it is.
     """
     side = picture.shape[1] // columns
-    if picture.shape[0] <= side:
+    if picture.shape[0] <= side or picture.shape[1] % columns or picture.shape[0] % side:
         return picture, columns
     rows = (picture[y : y + side] for y in range(0, picture.shape[0], side))
     images = [row[:, x : x + side] for row in rows for x in range(0, side * columns, side)]
-    while images[-1].min() == 1:
+    while len(images) > columns and images[-1].min() == 1:
         images.pop()
     middle = [images[(2 * k + 1) * len(images) // (2 * columns)] for k in range(columns)]
     return np.concatenate(middle, axis=1), len(images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ld3m_min.io.files import current_version
+from ld3m_min.prior.place import has_index
 from ld3m_min.prior.weights import shipped
 
 PROJECT = Path(__file__).resolve().parents[2]  # the checkout; an installed package has none
@@ -64,4 +64,4 @@ def has_prior(prior: str) -> bool:
 
 def _is_prior(folder: Path) -> bool:
     """Whether a folder holds a prior."""
-    return (current_version(folder) / "model_index.json").exists()
+    return has_index(folder)

@@ -172,7 +172,7 @@ class Results:
             return p.points
         both = [r for c in (ours, theirs) if (r := self.runs.get(c)) is not None]
         shared = sorted(set.intersection(*({*r.seeds} for r in both))) if len(both) == 2 else []
-        if not shared:
+        if not shared or both[0].networks != both[1].networks:
             return "–"
         a, b = (r.trainings(shared).mean() for r in both)
         return f"{100 * (a - b):+.1f} (one set each)"

@@ -55,7 +55,9 @@ def current_version(folder: StrPath) -> Path:
         That place, or the old copy beside it, after a kill between the two renames.
     """
     folder = Path(folder)
-    return _old(folder) if not folder.exists() and _old(folder).exists() else folder
+    # os.path says no of a name that is too long for the disk, where pathlib fails
+    away = not os.path.exists(folder) and os.path.exists(_old(folder))
+    return _old(folder) if away else folder
 
 
 @contextmanager

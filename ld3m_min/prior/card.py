@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ld3m_min.io.disk import StrPath
 from ld3m_min.io.environment import environment, files_of
-from ld3m_min.io.files import write_bytes, write_json
+from ld3m_min.io.files import current_version, write_bytes, write_json
 from ld3m_min.io.paths import resolved
 from ld3m_min.io.pictures import save_strip
 from ld3m_min.io.text import in_card
@@ -115,10 +115,9 @@ def called(prior: StrPath) -> str:
     Args:
         prior: name, folder or hub id.
     """
-    place = Path(prior)
-    if not place.is_dir():
+    place = resolved(prior)
+    if not current_version(place).is_dir():
         return str(prior)
-    place = resolved(place)
     return place.parent.name if place.name == "model" else place.name
 
 

@@ -157,7 +157,7 @@ def _fit(
                 adam.step()
                 step += 1
                 if stop.reason:
-                    stop.leave("the prior is trained and saved, its classifier is not")
+                    stop.leave("the prior is trained and in its checkpoint, its classifier is not")
 
 
 def _augmented(

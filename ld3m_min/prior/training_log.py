@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ld3m_min.io.disk import StrPath
 from ld3m_min.io.files import current_version, read_json, write_json
-from ld3m_min.io.paths import expanded
+from ld3m_min.io.paths import expanded, resolved
 from ld3m_min.io.values import from_dict
 from ld3m_min.prior.real_images import RealImages
 from ld3m_min.prior.weights import shipped
@@ -40,7 +40,7 @@ class TrainingLog:
         Raises:
             InputError: the file there holds something else.
         """
-        file = None if model is None else Path(model) / FILE
+        file = None if model is None else current_version(resolved(model)) / FILE
         if file is None or not file.exists():
             return cls()
         return from_dict(cls, read_json(file), str(file))
@@ -115,7 +115,7 @@ class TrainedOn:
         """
         if source is None:
             return None
-        file = (shipped(source) or current_version(expanded(source))) / TRAINED_ON
+        file = (shipped(source) or current_version(resolved(expanded(source)))) / TRAINED_ON
         return from_dict(cls, read_json(file), str(file)) if file.is_file() else None
 
     def save(self, model: StrPath) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ld3m_min.errors import InputError
 from ld3m_min.io.files import current_version, read_json
-from ld3m_min.io.paths import expanded
+from ld3m_min.io.paths import expanded, resolved
 from ld3m_min.prior.schedule import checked_length
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -67,7 +67,7 @@ def find_prior(
     given = os.fspath(path_or_id)
     if not given.strip():
         raise InputError("an empty name is no prior; give a shipped name, a folder, or a hub id")
-    local = shipped(path_or_id) or current_version(expanded(given))
+    local = shipped(path_or_id) or current_version(resolved(expanded(given)))
     if local.exists():
         if revision is not None:
             raise InputError(f"revision={revision!r} is for hub ids; {given!r} is a folder here")

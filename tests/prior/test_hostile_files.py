@@ -394,7 +394,7 @@ def test_good_archives_are_data_sets(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("top", ["pets/", ""])
+@pytest.mark.parametrize("top", ["pets/", "", ".pets/"])
 def test_what_a_mac_packs_beside_the_images_is_passed_over(tmp_path, monkeypatch, top, packed):
     """Its zip repeats each file, as attributes of the same name under `__MACOSX`."""
     monkeypatch.setenv("LD3M_CACHE", str(tmp_path / "cache"))

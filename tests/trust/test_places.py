@@ -12,11 +12,13 @@ import torch
 from ld3m_min.commands import parsed
 from ld3m_min.data.glance import glance
 from ld3m_min.errors import InputError
+from ld3m_min.io.files import _old
 from ld3m_min.io.paths import resolved
 from ld3m_min.prior.architecture import build_prior
+from ld3m_min.prior.card import called
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.presets import prior_preset
-from ld3m_min.prior.training_log import TrainedOn
+from ld3m_min.prior.training_log import TrainedOn, TrainingLog
 from ld3m_min.prior.weights import SHIPPED, find_prior, shipped
 from ld3m_min.run import distil
 from ld3m_min.run_folder import FOLDERS, PAGES, check_run_folder
@@ -307,3 +309,35 @@ def test_a_path_that_ends_in_a_shipped_name_is_the_path(tmp_path, monkeypatch):
         assert find_prior(path).folder.resolve() == tmp_path / "letters"
     assert TrainedOn.read("letters") != own
     assert find_prior("letters").folder == shipped("letters") == SHIPPED / "letters"
+
+
+def test_a_prior_is_saved_over_links_and_where_its_folder_can_not_be_replaced(
+    tmp_path, monkeypatch
+):
+    """A link is replaced and what it leads to stays; the working directory stays the same one."""
+    place, config = tmp_path / "prior", prior_preset("smoke")
+    build_prior(config, ("a", "b")).save_pretrained(place)
+    TrainedOn("mine", "0" * 64, 32, ("a", "b")).save(place)
+    (place / "vae").rename(tmp_path / "shared")
+    (place / "vae").symlink_to(tmp_path / "shared")
+    before = {f: f.read_bytes() for f in (tmp_path / "shared").iterdir()}
+    build_prior(config, ("c", "d")).save_pretrained(place)
+    assert not (place / "vae").is_symlink() and before == {f: f.read_bytes() for f in before}
+    assert LatentDiffusionPrior.from_pretrained(place).classes == ("c", "d")
+    assert TrainedOn.read(place) is None  # that was of the other prior
+    monkeypatch.chdir(place)
+    build_prior(config, ("e", "f")).save_pretrained(Path())
+    assert os.path.samefile(os.getcwd(), place)
+    assert LatentDiffusionPrior.from_pretrained(place).classes == ("e", "f")
+
+
+def test_a_linked_prior_is_found_while_it_is_being_replaced(tmp_path):
+    """After a kill between two renames the old copy lies beside its place."""
+    place = tmp_path / "disk" / "model"
+    build_prior(prior_preset("smoke"), ("a", "b")).save_pretrained(place)
+    TrainingLog(1, 2, 3).save(place)
+    (tmp_path / "link").symlink_to(place)
+    place.rename(_old(place))
+    assert LatentDiffusionPrior.from_pretrained(tmp_path / "link").classes == ("a", "b")
+    assert TrainingLog.of(tmp_path / "link") == TrainingLog(1, 2, 3)
+    assert called(tmp_path / "link") == "disk"
