@@ -358,10 +358,11 @@ def test_a_deadline_in_a_notebook(digits, tmp_path):
         ) as left:
             distilled(small(), digits, out=tmp_path / "run")
         assert left.value.code == 75 and steps(tmp_path / "run") == ["step-00000001"]
-        with pytest.raises(
-            Interrupted, match="nothing is kept without `out`; the same command starts"
-        ):
+        lost = "nothing is kept without `out`; the same command starts"
+        with pytest.raises(Interrupted, match=lost):
             distilled(small(), digits)
+        with pytest.raises(Interrupted, match=lost):  # while experts are trained for the run
+            distil(preset("smoke", algorithm="MTT"), data=digits, progress=False)
     finally:
         stop_after(None)
     goes_on_as_if_nothing_had_been(small(), digits, tmp_path / "run", tmp_path / "whole")
