@@ -4,6 +4,7 @@ Needs the built book and Chromium; `make test` builds the book first and sets LD
 """
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -95,3 +96,36 @@ def test_search_works_without_a_server(tab):
     tab.goto((HTML / "search.html").as_uri() + "?q=residual")
     tab.wait_for_selector("#search-results ul.search li a")
     assert not tab.said
+
+
+def explorers():
+    """(page, name) of each explorer of the built book but the live one, which has a test."""
+    for page in PAGES:
+        names = re.findall(r'data-explorer="([\w-]+)"', (HTML / page).read_text(encoding="utf-8"))
+        yield from ((page, name) for name in names if name != "live")
+
+
+@pytest.mark.parametrize("page, name", [*explorers()])
+def test_explorers_are_moved_by_key_and_by_touch(browser, page, name):
+    """On the built page: by an arrow key in a window, by a finger on a phone."""
+    for finger in (False, True):
+        context = browser.new_context(viewport=PHONE if finger else WIDE, has_touch=finger)
+        tab = context.new_page()
+        tab.goto((HTML / page).as_uri())
+        root = tab.locator(f'[data-explorer="{name}"]')
+        root.scroll_into_view_if_needed()
+        tab.wait_for_selector(f'[data-explorer="{name}"].explorer-live')
+        status = root.locator("[role=status]")
+        before = status.inner_text()
+        control = root.locator("input:not([disabled])").first
+        if control.get_attribute("type") != "range":  # networks to be ticked
+            control.tap() if finger else control.press("Space")
+        elif finger:
+            box, value = control.bounding_box(), float(control.input_value())
+            end = 0.98 if value == float(control.get_attribute("min")) else 0.02
+            tab.touchscreen.tap(box["x"] + end * box["width"], box["y"] + box["height"] / 2)
+        else:
+            at_end = control.input_value() == control.get_attribute("max")
+            control.press("ArrowLeft" if at_end else "ArrowRight")
+        assert status.inner_text() != before
+        context.close()
