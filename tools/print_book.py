@@ -22,8 +22,9 @@ LACKING = """() => [
     ...[...document.querySelectorAll('.math')].filter((m) => !m.querySelector('mjx-container'))
         .map((m) => m.textContent)]"""
 
-# a listing, table or figure that fits on a page is not cut in two
-PRINTED = "div.highlight, pre, table, figure, .cell_input, .cell_output { break-inside: avoid; }"
+# a listing, table or figure that fits on a page is not cut in two, and nothing says "Hide"
+PRINTED = """div.highlight, pre, table, figure, .cell_input, .cell_output { break-inside: avoid; }
+details.hide > summary { display: none; }"""
 
 
 def print_book(page: Path, out: Path) -> None:
