@@ -44,7 +44,7 @@ def prior_path(name: str) -> str | Path:
     if "/" in name or shipped(name):
         return name
     places = (prior_folder(name) / "model", RECORDS.parent / "priors" / name)
-    return next((place for place in places if _is_prior(place)), name)
+    return next((place for place in places if has_index(place)), name)
 
 
 def has_prior(prior: str) -> bool:
@@ -59,9 +59,4 @@ def has_prior(prior: str) -> bool:
         ['digits', 'style-digits']
     """
     found = prior_path(prior)
-    return shipped(found) is not None if isinstance(found, str) else _is_prior(found)
-
-
-def _is_prior(folder: Path) -> bool:
-    """Whether a folder holds a prior."""
-    return has_index(folder)
+    return shipped(found) is not None if isinstance(found, str) else has_index(found)
