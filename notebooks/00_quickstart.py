@@ -32,6 +32,7 @@ iterations = None  # of the distillation; None: the preset's
 repeats = 2  # trainings per network; the preset has 5
 seed = 0  # of every random draw
 out = os.environ.get("LD3M_OUT", "../runs/quickstart")
+sliders = False  # True, with a live kernel: a section has sliders
 
 # %% tags=["hide-cell"]
 import importlib.util
@@ -142,13 +143,14 @@ changes = {"iterations": iterations} if iterations is not None else {}
 changes["seed"] = seed
 cfg = presets.preset(preset, algorithm="DC", space="ld3m", **changes)
 seen = {}
+looks = {1, 2, 4, 8, cfg.iterations // 2, cfg.iterations}
 
 
 def watch(progress):
-    if progress.iteration in (0, cfg.iterations // 2):
+    if progress.iteration + 1 in looks:
         with torch.no_grad():
             current = progress.space.images().detach().cpu()
-        seen[progress.iteration] = current
+        seen[progress.iteration + 1] = current
 
 
 distilled = distil(cfg, data=data, prior=prior, callback=watch)
@@ -199,6 +201,21 @@ _ = axis.set_title("The loss of the distillation")
 # Most is won in the first iterations. The noise afterwards is that of the networks that are drawn;
 # it doesn't say that nothing is learned any more.
 # ```
+#
+# **Move it yourself.** Set `sliders = True` in the parameters, and the next cell has a slider for
+# the iteration. From which one on do you no longer see the digits change?
+
+
+# %% mystnb={"image": {"alt": "Two rows of ten digits: the real ones that the set started from, and the set after the first iteration. The two rows look alike."}}
+def grown(after):
+    """The set after some iterations, below what it started from."""
+    show([before.images(), seen[after]], ["before", f"after {after}"])
+    plt.show()
+
+
+viz.with_sliders(grown, sliders, after=tuple(sorted(seen)))
+# %% [markdown]
+# *What the set started from, and the set after the first iteration.*
 #
 # ## Evaluate it
 #

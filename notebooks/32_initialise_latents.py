@@ -54,6 +54,7 @@ if importlib.util.find_spec("ld3m_min") is None:
 
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -65,10 +66,16 @@ from ld3m_min.data import load_data
 from ld3m_min.data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from ld3m_min.experiments import figures as viz
 from ld3m_min.experiments.style import BLUE, GREY, ORANGE
+from ld3m_min.guidance import from_the_middle
 from ld3m_min.io.seeds import seeded
 from ld3m_min.prior import LatentDiffusionPrior
-from ld3m_min.residual import NO_RESIDUAL, PAPER_RESIDUAL, PUBLIC_RESIDUAL
-from ld3m_min.sampler import SamplerConfig, generate, timesteps
+from ld3m_min.residual import (
+    NO_RESIDUAL,
+    PAPER_RESIDUAL,
+    PUBLIC_RESIDUAL,
+    Residual,
+)
+from ld3m_min.sampler import SamplerConfig, denoise, generate, timesteps
 from ld3m_min.spaces import build_space, draw_initial_images
 from ld3m_min.spaces.ld3m import forward_noise
 
@@ -471,6 +478,49 @@ viz.with_sliders(
 )
 # %% [markdown]
 # *Left and right, the real digits; in the middle, what is made of one's $\Z$ and the other's $c$.*
+#
+# The next cell has a slider for the weight of $\Z$ in the first step (1 is the public code's
+# residual), one for the share of the steps that the prior takes (the rest of them change nothing),
+# and one for $T$. At which share does a digit without the residual stop being its own?
+
+
+# %% mystnb={"image": {"alt": "Two rows of ten digits. Above, what the codes decode to; below, what the sampler makes of them without the residual when the prior takes all ten steps: other digits of the same classes."}}
+@dataclass(frozen=True)
+class Scaled(Residual):
+    """The public code's residual, times a number."""
+
+    factor: float = 1.0
+
+    def weight(self, k, n):
+        """As the residual's own, times the factor."""
+        return self.factor * super().weight(k, n)
+
+
+def survive(weight, share, T):
+    """The digits of Z, and what is left of them."""
+    scaled = Scaled("x0", "clean", "linear", factor=weight)
+    sampler = SamplerConfig(steps=T, guidance_scale=3.0, residual=scaled)
+    plain = SamplerConfig(steps=T, guidance_scale=3.0, residual=NO_RESIDUAL)
+    late = from_the_middle(prior, noise, plain, share)
+    with torch.no_grad():
+        z = denoise(prior, Z, c, noise, sampler, apply=late)
+        made = prior.decode(z)
+    show([right, made], ["decoded Z", f"weight {weight:g}"], columns=10)
+    plt.show()
+    print(
+        f"PSNR {decibel(made, right):.1f} dB, {max(1, round(share * T))} steps"
+    )
+
+
+viz.with_sliders(
+    survive,
+    sliders,
+    weight=(0.0, 0.25, 0.5, 0.75, 1.0),
+    share=(1.0, 0.2, 0.4, 0.6, 0.8),
+    T=(10, 5, 20),
+)
+# %% [markdown]
+# *Above, what the codes decode to; below, what the sampler makes of them.*
 
 # %% [markdown]
 # ## Exercises
