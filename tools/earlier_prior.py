@@ -4,8 +4,9 @@
 
 The denoiser of `imagenette-64` was trained in sittings, at whose ends the rate had fallen and the
 weights were committed. So the priors of 6,500 and 19,000 steps need no training of their own.
-Written to runs/prior-NAME, where the grids look for it, with its record in book/_data/records, as
-`train-prior` does; a stopped run keeps what its classifier has learned.
+Their decoder is that of the finished prior, which was trained further after them: latents and
+denoiser don't know it. Written to runs/prior-NAME, where the grids look for it, with its record in
+book/_data/records, as `train-prior` does; a stopped run keeps what its classifier has learned.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ import json
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from ld3m_min.data import load_data
 from ld3m_min.errors import InputError
+from ld3m_min.experiments.grids import AUTOENCODER
 from ld3m_min.experiments.places import PROJECT, RECORDS, prior_folder
 from ld3m_min.io.values import from_dict
 from ld3m_min.prior import LatentDiffusionPrior
@@ -65,10 +70,31 @@ def from_history(steps, folder, *, repository=PROJECT, sittings=SITTINGS):
     )
 
 
+def with_its_decoder(folder, finished):
+    """The prior in a folder, with the decoder that a later training gave to its autoencoder.
+
+    Args:
+        folder: of the earlier prior; its log counts the decoder's steps from then on, whose minutes
+            are not in its seconds.
+        finished: folder of a prior, or of an autoencoder alone, with that decoder.
+
+    Raises:
+        InputError: the encoders differ, and so do their latents.
+    """
+    prior, other = (LatentDiffusionPrior.from_pretrained(f) for f in (folder, finished))
+    encoder, same = (p.autoencoder.encoder.state_dict() for p in (prior, other))
+    if not all(torch.equal(v, same[k]) for k, v in encoder.items()):
+        raise InputError(f"{folder} and {finished} have other encoders, so other latents")
+    prior.autoencoder.load_state_dict(other.autoencoder.state_dict())
+    steps = TrainingLog.of(finished).decoder_steps
+    replace(TrainingLog.of(folder), decoder_steps=steps).save(folder)
+    return prior
+
+
 def main(name):
     config, out = prior_preset(name), prior_folder(name)
     from_history(config.unet_steps, out / "start")
-    prior = LatentDiffusionPrior.from_pretrained(out / "start")
+    prior = with_its_decoder(out / "start", PROJECT / AUTOENCODER)
     data = load_data(config.dataset, size=config.size)
     print(finish_prior(config, data, prior, out, records=RECORDS, start=out / "start"))
 

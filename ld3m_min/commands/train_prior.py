@@ -32,6 +32,7 @@ from ld3m_min.prior.style_card import finish_style
 from ld3m_min.prior.style_config import STYLE_PRESETS, StyleConfig, style_preset
 from ld3m_min.prior.style_train import train_style
 from ld3m_min.prior.train import train_prior
+from ld3m_min.prior.training_log import TrainingLog
 from ld3m_min.prior.training_plan import TrainingPlan
 
 ABOUT = """Train a prior, measure it on held-out images, and write it with its card to OUT/model.
@@ -138,6 +139,9 @@ def run(call: Call[TrainPriorOptions, PriorConfig]) -> None:
     check_outside(out, data)
     check_outside(options.records, data)
     start, said = options.loaded_start(data.classes), ClassMap.read(options.class_map)
+    if config.decoder_steps and (had := TrainingLog.of(options.start).decoder_steps):
+        print(f"the decoder of {options.start} has had its own {had:,} steps; none are added")
+        config = replace(config, decoder_steps=0)
     prior = train_prior(
         config,
         data,

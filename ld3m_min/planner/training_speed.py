@@ -16,12 +16,13 @@ from ld3m_min.networks import build_network
 from ld3m_min.planner.counter import Counter
 from ld3m_min.planner.seconds import seconds_of
 from ld3m_min.prior.architecture import PriorConfig
+from ld3m_min.prior.autoencoder_training import autoencoder_loss
 from ld3m_min.prior.classifier import ClassifierConfig
 from ld3m_min.prior.fit import Optimiser, few_tokens
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
 from ld3m_min.prior.quality import sample_prior
 from ld3m_min.prior.start import started
-from ld3m_min.prior.train import autoencoder_loss, denoiser_loss
+from ld3m_min.prior.train import denoiser_loss
 from ld3m_min.prior.training_time import Speeds
 
 REPEATS = 2  # timed steps, after one that is not

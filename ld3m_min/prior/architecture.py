@@ -47,6 +47,12 @@ class PriorConfig:
         vae_lr: the autoencoder's highest rate.
         unet_lr: the denoiser's highest rate.
         kl_weight: of the autoencoder's Kullback-Leibler term.
+        decoder_steps: of a training of the decoder alone, after the autoencoder's own, by what
+            `seen_by` sees beside the pixels. Latents, and a denoiser of them, stay as they are. 0
+            leaves it out.
+        decoder_lr: the highest rate of that.
+        seen_by: a ConvNet of the training images, another than `classifier`; None where
+            `decoder_steps` is 0.
         label_dropout: how often the class is replaced by the null class.
         ema: decay of the averaged weights, which are the ones that are kept.
         loss: of the autoencoder, a name in `ld3m_min.prior.losses.LOSSES`.
@@ -86,6 +92,9 @@ class PriorConfig:
     vae_lr: float = 2e-3
     unet_lr: float = 1e-3
     kl_weight: float = 1e-5
+    decoder_steps: int = 0
+    decoder_lr: float = 5e-4
+    seen_by: ClassifierConfig | None = None
     label_dropout: float = 0.1
     ema: float = 0.995
     loss: str = "mse"
@@ -120,6 +129,8 @@ class PriorConfig:
             unet_batch=">= 1",
             unet_lr="> 0",
             kl_weight=">= 0",
+            decoder_steps=">= 0",
+            decoder_lr="> 0",
             label_dropout="in [0, 1)",
             ema="in [0, 1)",
             latents=">= 1",
@@ -142,6 +153,15 @@ class PriorConfig:
                     f"unet_widths: a level that attends has heads of {HEAD} channels, and {width} "
                     "is no multiple of that; take another width, or attention False there"
                 )
+        if self.decoder_steps and (self.seen_by is None or self.seen_by.network != "ConvNet"):
+            raise InputError(
+                "decoder_steps needs a ConvNet as seen_by, whose features the decoder is to keep"
+            )
+        if self.decoder_steps and self.seen_by == self.classifier:
+            raise InputError(
+                "seen_by is the classifier that measures the prior, and would praise what it has "
+                "taught; take another width"
+            )
         factor = 2 ** (len(self.vae_widths) - 1)
         for name, side in (("size", self.size), ("crop", self.crop or self.size)):
             if side % factor or side > self.size:

@@ -134,8 +134,14 @@ def _training(config: PriorConfig, record: Mapping[str, Any]) -> str:
     some = f" on the latents of {config.latents} images" if config.latents else ""
     start = record.get("start")
     weights = f"It went on from {in_card(start)}" if start else "No weights from elsewhere"
+    alone = ""
+    if (steps := log["decoder_steps"]) and (by := config.seen_by):
+        alone = f"""
+  its decoder alone {steps:,} more by the features of a {by.network} of width {by.width}, trained \
+for {by.epochs} epochs on the same images,"""
     return f"""\
-- **Training**: autoencoder {log["autoencoder_steps"]:,} steps of {config.vae_batch} images{crops},
+- **Training**: autoencoder {log["autoencoder_steps"]:,} steps of {config.vae_batch} images\
+{crops},{alone}
   denoiser {log["denoiser_steps"]:,} steps of {config.unet_batch}{some};
   seed {config.seed}; {record["seconds"] / 60:.0f} minutes on {record["environment"]["device"]}. \
 {weights}."""

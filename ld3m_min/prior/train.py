@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from ld3m_min.io.checkpoints import Checkpointer
 from ld3m_min.io.digests import digest
@@ -24,12 +24,13 @@ from ld3m_min.io.progress import bar
 from ld3m_min.io.seeds import seeded
 from ld3m_min.io.stop import REASONS, stoppable
 from ld3m_min.prior.architecture import PriorConfig
+from ld3m_min.prior.autoencoder_training import autoencoder_loss, decoder_loss, decoder_parts
 from ld3m_min.prior.class_map import NO_MAP, ClassMap
-from ld3m_min.prior.fit import Loss, fit
+from ld3m_min.prior.classifier import train_classifier
+from ld3m_min.prior.fit import Look, Loss, fit
 from ld3m_min.prior.kept import keep_tensors, kept_tensors
 from ld3m_min.prior.latent_diffusion import LatentDiffusionPrior
-from ld3m_min.prior.losses import LOSSES
-from ld3m_min.prior.noising import laid, noised_batch, normal
+from ld3m_min.prior.noising import laid, noised_batch
 from ld3m_min.prior.progress_pictures import reconstructions, samples
 from ld3m_min.prior.real_images import RealImages
 from ld3m_min.prior.start import started
@@ -37,6 +38,7 @@ from ld3m_min.prior.start import started
 _APART = (  # fields that change no weight
     "name", "checkpoint_every", "checkpoint_seconds", "classifier", "gpu", "about", "snapshots",
 )  # fmt: skip
+_DECODER = ("decoder_steps", "decoder_lr", "seen_by")  # fields that the decoder alone depends on
 _LATER = (  # fields that the autoencoder does not depend on
     "unet_widths", "unet_layers", "attention", "condition_width", "unet_steps", "unet_batch",
     "unet_lr", "label_dropout", "latents", "min_snr",
@@ -71,7 +73,8 @@ def train_prior(
             elsewhere. On a CPU bfloat16 also compiles the denoiser for long trainings (verified,
             see `fit.compiled`), takes attention as plain products, and flushes denormal numbers to
             zero: twice as fast where the processor multiplies bfloat16, else slower.
-        start: a prior to go on from: its autoencoder is kept as it is, and its denoiser trained
+        start: a prior to go on from: its encoder is kept as it is, its decoder too unless
+            `config.decoder_steps` says otherwise, and its denoiser trained
             `config.unet_steps` further, with a rate that rises and falls anew. An autoencoder alone
             gets a denoiser; other classes a new embedding (:mod:`ld3m_min.prior.start`). None
             trains both from nothing.
@@ -118,61 +121,58 @@ def train_prior(
 
     with locked(out):
         if begun is not None:
-            for stage in ("unet",) if start is not None else ("autoencoder", "unet"):
+            stages = ["autoencoder"] * (start is None) + ["decoder"] * bool(config.decoder_steps)
+            for stage in (*stages, "unet"):
                 checkpoints(stage).load()  # refuses those of another training
             begun()
         if start is None:
             kept, vae = checkpoints("autoencoder"), {"vae": prior.autoencoder}
             loss = autoencoder_loss(prior, images, config)
+            look: Look | None = None
             if pictures:
                 every = -(-config.vae_steps // pictures)
-                shared["look"] = reconstructions(prior, data, out / "samples", every)
-            fit(vae, loss, kept, steps=config.vae_steps, lr=config.vae_lr, **shared)
+                look = reconstructions(prior, data, out / "samples", every)
+            fit(vae, loss, kept, steps=config.vae_steps, lr=config.vae_lr, look=look, **shared)
+        if config.decoder_steps:
+            _fit_decoder(prior, data, images, config, out, checkpoints("decoder"), shared)
         scale = prior.scale if first.keeps_scale else None
         of = data.train.digest
         latents, labels = _latents(prior, images, labels, config, out, of, progress, scale)
         loss = denoiser_loss(prior, latents, labels, config)
         kept = checkpoints("unet")
         modules = {"unet": prior.denoiser, "class_embedding": _table(prior)}
-        shared["snapshots"] = config.snapshots
+        shared["snapshots"], look = config.snapshots, None
         if pictures:
             every = -(-config.unet_steps // pictures)
-            shared["look"] = samples(prior, config.size, out / "samples", every, config.seed)
-        fit(modules, loss, kept, steps=config.unet_steps, lr=config.unet_lr, **shared)
+            look = samples(prior, config.size, out / "samples", every, config.seed)
+        fit(modules, loss, kept, steps=config.unet_steps, lr=config.unet_lr, look=look, **shared)
     for module in prior.modules:
         module.requires_grad_(False).eval()
     return prior
+
+
+def _fit_decoder(
+    prior: LatentDiffusionPrior,
+    data: RealImages,
+    images: UInt8[Tensor, "N 3 H W"],
+    config: PriorConfig,
+    out: Path,
+    kept: Checkpointer,
+    shared: dict[str, Any],
+) -> None:
+    """Train the decoder alone, by what a classifier of its own sees, which is kept in `out`."""
+    assert config.seen_by is not None, "the configuration has one"
+    options = {"folder": out, "device": shared["device"], "progress": shared["progress"]}
+    seen_by = train_classifier(data, config.seen_by, **options)
+    loss = decoder_loss(prior, data, images, seen_by, config)
+    parts, steps = decoder_parts(prior), config.decoder_steps
+    fit(parts, loss, kept, steps=steps, lr=config.decoder_lr, **shared)
 
 
 def _table(prior: LatentDiffusionPrior) -> nn.Embedding:
     """The class embedding, which a prior that is trained here always has."""
     assert prior.class_embedding is not None
     return prior.class_embedding
-
-
-def autoencoder_loss(
-    prior: LatentDiffusionPrior, images: UInt8[Tensor, "N 3 H W"], config: PriorConfig
-) -> Loss:
-    """Reconstruction and Kullback-Leibler term of a batch, by the number of the step.
-
-    Args:
-        prior: whose autoencoder is trained.
-        images: to draw from, on its device.
-        config: of the training.
-    """
-    vae, distance, device = prior.autoencoder, LOSSES[config.loss], images.device
-
-    def loss(step: int) -> Tensor:
-        g = seeded(config.seed, "autoencoder batch", step)
-        x = images[torch.randint(len(images), (config.vae_batch,), generator=g).to(device)]
-        x = laid(_augmented(x, config, g).float() / 255)
-        posterior = vae.encode(2 * x - 1).latent_dist
-        z = posterior.mean + posterior.std * normal(posterior.mean.shape, g, device)
-        y = vae.decode(z).sample
-        term: Tensor = config.kl_weight * posterior.kl().float().mean()
-        return distance(y.float(), 2 * x - 1) + term
-
-    return loss
 
 
 def denoiser_loss(
@@ -205,18 +205,6 @@ def denoiser_loss(
         return (snr.clamp(max=config.min_snr) / snr * error).mean()
 
     return loss
-
-
-def _augmented(x: Tensor, config: PriorConfig, generator: Generator) -> Tensor:
-    """A batch (B, 3, H, W), cropped at one random place and half of it mirrored, if asked for."""
-    if config.crop:
-        places = config.size - config.crop + 1
-        row, column = torch.randint(places, (2,), generator=generator).tolist()
-        x = x[..., row : row + config.crop, column : column + config.crop]
-    if config.flip:
-        flipped = (torch.rand(len(x), generator=generator) < 0.5).view(-1, 1, 1, 1)
-        x = torch.where(flipped.to(x.device), x.flip(3), x)
-    return x
 
 
 @torch.no_grad()
@@ -315,6 +303,7 @@ def _identity(config: PriorConfig, dtype: torch.dtype, stage: str, content: str)
 
     Not when it saves, nor who classifies its samples. An autoencoder serves any denoiser.
     """
-    apart = (*_APART, *(_LATER if stage == "autoencoder" else ()))
+    apart = (*_APART, *(() if stage == "unet" else _LATER))
+    apart += () if stage == "decoder" else _DECODER
     values = {k: v for k, v in asdict(config).items() if k not in apart}
     return values | {"dtype": str(dtype), "content": content}

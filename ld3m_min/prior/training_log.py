@@ -14,6 +14,7 @@ from ld3m_min.prior.weights import shipped
 
 FILE = "training.json"
 TRAINED_ON = "trained_on.json"
+_STAGES = ("autoencoder", "decoder", "unet")  # folders of their checkpoints, in their order
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class TrainingLog:
     Attributes:
         autoencoder_steps: of the autoencoder.
         denoiser_steps: of the denoiser, over all trainings.
-        seconds: of both, over all trainings and sittings.
+        seconds: of all, over all trainings and sittings.
+        decoder_steps: of the autoencoder's decoder alone.
     """
 
     autoencoder_steps: int = 0
     denoiser_steps: int = 0
     seconds: float = 0.0
+    decoder_steps: int = 0
 
     @classmethod
     def of(cls, model: StrPath | None) -> TrainingLog:
@@ -53,19 +56,21 @@ class TrainingLog:
             out: folder of the training.
         """
         steps, seconds = {}, 0.0
-        for stage in ("autoencoder", "unet"):
+        for stage in _STAGES:
             places = sorted((Path(out) / stage).glob("step-*"))
             if places:
                 manifest = read_json(places[-1] / "manifest.json")
                 steps[stage] = int(manifest["step"])
                 seconds += float(manifest["notes"]["seconds"])
-        return cls(steps.get("autoencoder", 0), steps.get("unet", 0), round(seconds, 1))
+        autoencoder, decoder, denoiser = (steps.get(stage, 0) for stage in _STAGES)
+        return cls(autoencoder, denoiser, round(seconds, 1), decoder)
 
     def __add__(self, later: TrainingLog) -> TrainingLog:
         return TrainingLog(
             self.autoencoder_steps + later.autoencoder_steps,
             self.denoiser_steps + later.denoiser_steps,
             round(self.seconds + later.seconds, 1),
+            self.decoder_steps + later.decoder_steps,
         )
 
     def save(self, model: StrPath) -> None:

@@ -139,9 +139,8 @@ def test_every_field_is_an_option(name, words_of):
     plain |= {k: "x" for k in ("about",) if plain.get(k) == ""}
     words = [w for said in as_words(kind, plain) for w in said]
     made = call(name, MODULES[name].COMMAND.preset, *words_of(name), *words)
-    want = {k: v for k, v in plain.items() if k != "classifier"}
-    if "classifier" in plain:
-        want["classifier"] = to_dict(ClassifierConfig())
+    networks = {"classifier", "seen_by"} & plain.keys()  # None, until one of their fields is given
+    want = plain | dict.fromkeys(networks, to_dict(ClassifierConfig()))
     assert made.given == want
     assert made.config == from_dict(kind, want)
 

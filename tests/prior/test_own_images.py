@@ -329,7 +329,7 @@ def test_the_card_is_true_of_any_folder(tmp_path):
     data = load_data(root, size=32, cache=False, progress=False)
     config = own.sized(32, 0, "my-pets")
     record = {
-        "training": {"autoencoder_steps": 3, "denoiser_steps": 4},
+        "training": {"autoencoder_steps": 3, "decoder_steps": 0, "denoiser_steps": 4},
         "seconds": 60,
         "environment": {"device": "CPU"},
         "files": data.files,

@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ld3m_min.commands import train_prior as command
 from ld3m_min.io.files import read_json
 from ld3m_min.prior import LatentDiffusionPrior, card
+from ld3m_min.prior.autoencoder_training import _features
 from ld3m_min.prior.card import finish_prior
 from ld3m_min.prior.classifier import ClassifierConfig, train_classifier
 from ld3m_min.prior.presets import prior_preset
@@ -49,6 +51,60 @@ def test_it_keeps_the_autoencoder_and_trains_the_denoiser(first, digits, tmp_pat
     assert (one.autoencoder_steps, one.denoiser_steps) == (4, 4)
     assert (both.autoencoder_steps, both.denoiser_steps) == (4, 7) and both.seconds > one.seconds
     assert read_json(tmp_path / "prior-smoke-seed0.json")["training"] == asdict(both)
+
+
+SEEING = ClassifierConfig(network="ConvNet", width=8, size=32, epochs=1, images=200)
+
+
+def test_a_decoder_alone_is_trained_by_what_a_classifier_sees(first, digits, tmp_path):
+    """Encoder and denoiser stay, and the features of a reconstruction come nearer."""
+    start = LatentDiffusionPrior.from_pretrained(first)
+    changes = {"decoder_steps": 60, "decoder_lr": 5e-3, "seen_by": SEEING, "checkpoint_every": 60}
+    config = prior_preset("smoke", unet_steps=1, **changes)
+    prior = train_prior(config, digits, tmp_path, start=start, progress=False)
+    was, now = (p.autoencoder.state_dict() for p in (start, prior))
+    moved = {k.split(".")[0] for k in was if not torch.equal(was[k], now[k])}
+    assert moved == {"decoder", "post_quant_conv"}
+    images = digits.test.float()[:64]
+    assert torch.equal(prior.encode(images), start.encode(images))
+    seen_by = train_classifier(digits, SEEING, folder=tmp_path, progress=False)
+    with torch.no_grad():
+        wanted, before, after = (
+            torch.cat([f.flatten() for f in _features(seen_by, digits, x)])
+            for x in (images, *(p.decode(start.encode(images)) for p in (start, prior)))
+        )
+    assert (after - wanted).norm() < 0.9 * (before - wanted).norm()
+    found = TrainingLog.of(first) + TrainingLog.read(tmp_path)
+    assert (found.autoencoder_steps, found.decoder_steps, found.denoiser_steps) == (4, 60, 5)
+
+
+def test_a_decoder_that_had_its_steps_gets_none_again(first, tmp_path, capsys):
+    TrainingLog(4, 5, 1.0, 60).save(shutil.copytree(first, tmp_path / "had"))
+    yaml = tmp_path / "decoder.yaml"
+    yaml.write_text(
+        "decoder_steps: 3\nunet_steps: 1\nseen_by: {network: ConvNet, width: 8, epochs: 1}"
+    )
+    words = ["smoke", "--config", yaml, "--start", tmp_path / "had", "--out", tmp_path / "out"]
+    command.COMMAND.parse([*map(str, words), "--records", str(tmp_path)])()
+    assert "has had its own 60 steps; none are added" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "decoder").exists()
+    assert TrainingLog.of(tmp_path / "out" / "model").decoder_steps == 60
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"decoder_steps": 5}, "needs a ConvNet as seen_by"),
+        ({"decoder_steps": 5, "seen_by": replace(SEEING, network="ViT")}, "needs a ConvNet"),
+        (
+            {"decoder_steps": 5, "seen_by": SEEING, "classifier": SEEING},
+            "would praise what it has taught",
+        ),
+    ],
+)
+def test_a_decoder_has_a_classifier_of_its_own(changes, said):
+    with pytest.raises(ValueError, match=said):
+        prior_preset("smoke", **changes)
 
 
 def test_an_autoencoder_alone_gets_a_denoiser(first, digits, tmp_path):
