@@ -158,23 +158,17 @@ class Costs:
 
     @cached_property
     def _prior_speeds(self) -> dict[str, float]:
-        """Operations a second of the priors that have a record, or have begun."""
-        found = {}
+        """Operations a second of the priors that have a record."""
+        found, kept = {}, self.folder.parent / "priors"
         for name in (*PRIOR_PRESETS, *STYLE_PRESETS, *FINE_TUNE_PRESETS):
             file = self.folder / f"prior-{name}-seed0.json"
-            took = 0.0
-            if file.exists():
-                took = read_record(file, "seconds", kind=(int, float))["seconds"]
-            if took:
+            if not file.exists():
+                continue
+            took = read_record(file, "seconds", kind=(int, float))["seconds"]
+            # an autoencoder that is kept apart isn't counted among the operations
+            took -= TrainingLog.of(kept / f"{name}-autoencoder").seconds
+            if took > 0:
                 found[name] = operations.prior(name).flops / took
-        # one that is kept on its way has timed the steps of its denoiser
-        kept = self.folder.parent / "priors"
-        for name in PRIOR_PRESETS:
-            log = TrainingLog.of(kept / f"{name}-unfinished")
-            seconds = log.seconds - TrainingLog.of(kept / f"{name}-autoencoder").seconds
-            if log.denoiser_steps:
-                share = log.denoiser_steps / PRIOR_PRESETS[name].unet_steps
-                found.setdefault(name, share * operations.prior(name).flops / seconds)
         return found
 
     @cached_property

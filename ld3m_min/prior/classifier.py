@@ -157,7 +157,9 @@ def _fit(
                 adam.step()
                 step += 1
                 if stop.reason:
-                    stop.leave("the prior is trained and in its checkpoint, its classifier is not")
+                    stop.leave(
+                        "what was trained before is saved, the classifier is not"
+                    )
 
 
 def _augmented(

@@ -138,17 +138,17 @@ class ImageQuality:
             (
                 self.reconstructed_accuracy,
                 0.95 * real,
-                "reconstructions recognised at {:.0%}, wanted {:.0%}",
+                "reconstructions recognised at {:.1%}, wanted {:.1%}",
             ),
             (
                 self.recognised_unguided,
                 0.75 * real,
-                "samples without guidance recognised at {:.0%}, wanted {:.0%}",
+                "samples without guidance recognised at {:.1%}, wanted {:.1%}",
             ),
             (
                 self.recognised,
                 min(1.15 * real, 1.0),
-                "samples with guidance recognised at {:.0%}, wanted {:.0%}",
+                "samples with guidance recognised at {:.1%}, wanted {:.1%}",
             ),
             (self.diversity, 0.7, "diversity of {:.2f} of real images, wanted {:.2f}"),
         )

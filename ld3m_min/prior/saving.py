@@ -68,6 +68,9 @@ def write_parts(
         if part is not None:
             part.save_pretrained(folder / name)
             names[name] = type(part).__name__
+            config = folder / name / part.config_name
+            # diffusers writes down where a part was loaded from, a folder of this machine
+            write_json(config, {k: v for k, v in read_json(config).items() if k != "_name_or_path"})
     if class_embedding is not None:
         (folder / EMBEDDING).parent.mkdir(exist_ok=True)
         weight = class_embedding.weight.detach().cpu().contiguous()

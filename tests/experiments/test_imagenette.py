@@ -138,7 +138,7 @@ def test_what_a_prior_lacks_is_said():
     worse = ImageQuality(**figures | {"psnr": 20.04, "recognised": 0.6})
     assert worse.shortcomings == (
         "reconstruction of 20.0 dB, wanted 26.0",
-        "samples with guidance recognised at 60%, wanted 69%",
+        "samples with guidance recognised at 60.0%, wanted 69.0%",
     )
 
 

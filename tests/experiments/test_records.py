@@ -143,6 +143,7 @@ def test_names_are_unique_and_commands_lead_back():
 
 def test_missing_names_the_prior_first_and_only_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(places, "RECORDS", tmp_path / "data" / "records")  # no prior is kept
     lines = grids.commands(folder=tmp_path)
     kinds = [line.split(":")[0] for line in lines]
     assert kinds[:10] == [c.name for c in grids.grid("digits")][:10]
@@ -165,7 +166,6 @@ def test_missing_names_the_prior_first_and_only_where_it_is_missing(tmp_path, mo
     assert not [line for line in lines if line.startswith("prior imagenette-128")]
     at_64 = [line for line in lines if line.startswith("prior imagenette-64")]
     assert len(at_64) == 4 and all(f"--start {grids.AUTOENCODER}" in line for line in at_64)
-    monkeypatch.setattr(places, "RECORDS", tmp_path / "data" / "records")
     kept = tmp_path / "data" / "priors" / "kept"
     kept.mkdir(parents=True)
     assert grids.prior_path("kept") == "kept"  # an empty folder is no prior

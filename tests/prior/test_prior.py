@@ -5,6 +5,7 @@ import json
 import math
 import pickle
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,6 +87,15 @@ def test_saved_and_loaded_is_the_same_prior(make, name, tmp_path):
         prior.prediction_type,
     )
     assert again.source == str(tmp_path / "prior")
+
+
+def test_no_file_says_where_a_prior_was_loaded_from(tmp_path):
+    """Also of those that the project keeps: a path of a machine is nobody's business."""
+    LatentDiffusionPrior.from_pretrained("digits").save_pretrained(tmp_path / "one")
+    LatentDiffusionPrior.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "two")
+    kept = Path(__file__).parents[2] / "book" / "_data" / "priors"
+    files = [*(tmp_path / "two").rglob("*.json"), *kept.rglob("*.json")]
+    assert len(files) > 4 and not [f for f in files if "_name_or_path" in f.read_text()]
 
 
 @pytest.mark.parametrize("name", [n for n in tiny.NAMES if n != "class-conditional"])
