@@ -157,9 +157,7 @@ def _fit(
                 adam.step()
                 step += 1
                 if stop.reason:
-                    stop.leave(
-                        "what was trained before is saved, the classifier is not"
-                    )
+                    stop.leave("what was trained before is saved, the classifier is not")
 
 
 def _augmented(
