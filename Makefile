@@ -29,7 +29,7 @@ endef
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check book build-book compare-notebooks pdf test test-matrix mutations bench explorers soak notebooks table table-run tables clean
+.PHONY: help setup check book build-book test-code pdf test test-matrix mutations bench explorers soak notebooks table table-run tables clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -73,18 +73,17 @@ pdf: $(STAMP)  ## print the whole book to _build/ld3m-book.pdf (needs Chromium)
 	"$(BIN)/python" tools/print_book.py
 
 test: $(STAMP)  ## everything that must hold: lint, types, unit tests, notebooks, the book and its links
-	@echo "==> 1/4 ruff, imports, types"
+	@echo "==> 1/3 ruff, imports, types"
 	$(STATIC)
-	@echo "==> 2/4 unit tests"
-	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest tests --ignore=tests/book/test_links.py -n auto --dist worksteal
-	@echo "==> 3/4 together: notebooks, outputs compared with the committed ones; building the book"
-	$(MAKE) -j2 compare-notebooks build-book
-	@echo "==> 4/4 the built book: links, pages, offline reading"
+	@echo "==> 2/3 together: unit tests, then notebooks, outputs compared with the committed ones; building the book"
+	$(MAKE) -j2 test-code build-book
+	@echo "==> 3/3 the built book: links, pages, offline reading"
 	LD3M_BOOK=1 "$(BIN)/python" -m pytest tests/book/test_links.py tests/book/test_browser.py -n auto --dist worksteal
 	@echo "==> all passed"
 
-# the book is built by one process: the notebooks keep the other cores busy
-compare-notebooks: $(STAMP)
+# the book is built by one process: the tests keep the other cores busy
+test-code: $(STAMP)
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest tests --ignore=tests/book/test_links.py -n auto --dist worksteal
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest --nbval notebooks/ -n auto --dist loadfile
 
 build-book: $(STAMP)

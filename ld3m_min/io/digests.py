@@ -73,7 +73,7 @@ def _bits(tensor: Tensor) -> Tensor | int:
     """A tensor's bytes, summed as integers of 8 bytes; 0 for one without data."""
     if tensor.is_meta:
         return 0
-    flat = tensor.detach().reshape(-1)
+    flat = tensor.detach().reshape(-1).contiguous()  # every fifth label is a view with gaps
     if flat.storage_offset() * flat.element_size() % 8:
         flat = flat.clone()  # integers of 8 bytes begin at a multiple of 8
     single = flat.view(torch.uint8)

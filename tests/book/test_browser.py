@@ -33,11 +33,36 @@ SEEN = """() => ({
   "pictures have no text": [...document.images]
     .filter((i) => !i.alt || /\\.(png|svg|webp)$/.test(i.alt)).map((i) => i.src),
 })"""
-# without the theme's slow change of colours, half of which would be measured
-DARK = """() => {
-  document.head.insertAdjacentHTML("beforeend", "<style>* {transition: none !important}</style>");
-  Object.assign(document.documentElement.dataset, {mode: "dark", theme: "dark"});
+DARK = """() => Object.assign(document.documentElement.dataset, {mode: "dark", theme: "dark"})"""
+# Contrast is a matter of a few computed styles, and measuring it takes half a minute on a page of
+# much code. What has text only in styles that were there before it is hidden meanwhile.
+ALIKE = """(hide) => {
+  for (const e of document.querySelectorAll("[data-alike]")) delete e.dataset.alike;
+  if (!hide) return;
+  const seen = new Set(), found = new Map(), style = (e) => getComputedStyle(e);
+  const ground = (e) => { for (; e; e = e.parentElement) { const s = style(e);
+    if (s.backgroundColor !== "rgba(0, 0, 0, 0)" || s.backgroundImage !== "none")
+      return s.backgroundColor + s.backgroundImage; } };
+  const opacity = (e) => e ? style(e).opacity * opacity(e.parentElement) : 1;
+  const key = (e) => { const own = style(e), around = style(e.parentElement);
+    return [own.color, own.fontSize, own.fontWeight, own.textDecorationLine, own.textShadow,
+      around.color, e.localName, ground(e), opacity(e)].join("|"); };
+  const text = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  const look = (e) => { const all = [...e.children].flatMap(look);
+    const own = text(e) && e.checkVisibility() ? key(e) : null;
+    if (own) all.push(own);
+    found.set(e, [own, [...new Set(all)]]);
+    return found.get(e)[1]; };
+  const sift = (e) => { const [own, all] = found.get(e);
+    if (all.length && all.every((k) => seen.has(k))) { e.dataset.alike = ""; return; }
+    if (own) seen.add(own);
+    for (const child of e.children) sift(child); };
+  look(document.body);
+  for (const child of document.body.children) sift(child);
 }"""
+# and without the theme's slow change of colours, half of which would be measured
+UNSEEN = "<style>* {transition: none !important} [data-alike] {display: none !important}</style>"
+COLOURS = ["color-contrast", "link-in-text-block"]  # the rules that light and dark decide
 # what is too wide, by name: the innermost elements that end right of the window
 TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
   [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right
@@ -68,9 +93,16 @@ def tab(browser):
     context.close()
 
 
-def barriers(tab):
-    """What axe finds serious or critical, a line for each rule."""
-    found = Axe().run(tab, options={"preload": False, "resultTypes": ["violations"]})
+def barriers(tab, colours):
+    """What axe finds serious or critical, a line for each rule: by the colours, or by the rest."""
+    options = {"preload": False, "resultTypes": ["violations"]}
+    options["rules"] = {} if colours else {rule: {"enabled": False} for rule in COLOURS}
+    if colours:
+        options["runOnly"] = {"type": "rule", "values": COLOURS}
+        tab.evaluate("style => document.head.insertAdjacentHTML('beforeend', style)", UNSEEN)
+        tab.evaluate(ALIKE, True)
+    found = Axe().run(tab, options=options)
+    tab.evaluate(ALIKE, False)
     return [
         f"{v['id']} x {len(v['nodes'])}: {v['nodes'][0]['html'][:200]}"
         for v in found.response["violations"]
@@ -83,13 +115,32 @@ def test_page(tab, page):
     tab.goto((HTML / page).as_uri())
     tab.evaluate(MATHS)
     found = {name: what for name, what in tab.evaluate(SEEN).items() if what}
-    found["light"] = barriers(tab)
+    found["either"] = barriers(tab, colours=False)
+    found["light"] = barriers(tab, colours=True)
     tab.evaluate(DARK)
-    found["dark"] = barriers(tab)
+    found["dark"] = barriers(tab, colours=True)
     tab.set_viewport_size(PHONE)
     found["wider than a phone"] = tab.evaluate(TOO_WIDE)
     found["requests and errors"] = tab.said
     assert not {name: what for name, what in found.items() if what}
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_colour_that_is_hard_to_read_is_found_among_many_like_it(tab, dark):
+    tab.set_content("<html lang=en><title>t</title><body style='background: #fff'><main></main>")
+    if dark:
+        tab.evaluate("document.body.style.background = '#111'")
+    row = "<p style='color: {}'>words</p>"
+    good, faint = ("#eee", "#222") if dark else ("#111", "#ddd")
+    many = row.format(good) * 50
+    tab.evaluate("html => document.querySelector('main').innerHTML = html", many)
+    assert not barriers(tab, colours=True)
+    # hidden at first, then one like it that is to be seen; last among many
+    hidden = row.format(faint).replace("style='", "style='display: none; ")
+    html = many + hidden + row.format(faint) * 2
+    tab.evaluate("html => document.querySelector('main').innerHTML = html", html)
+    (said,) = barriers(tab, colours=True)
+    assert said.startswith("color-contrast x 1")
 
 
 def test_search_works_without_a_server(tab):

@@ -150,7 +150,7 @@ def known():
 
 def test_every_grid_that_is_measured_has_a_forecast(known):
     """The dear ones, whose cells have to be counted, by one grid of each kind."""
-    counted = ("evidence", "evidence-ipc10", "photos-priors", "imagenette", "imagenette-256")
+    counted = ("evidence-differences", "photos-priors", "imagenette-256")
     for grid in grids.MEASURED:
         asked = sweep.sweep(grid)
         if asked.jobs and grid not in counted:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ld3m_min.backprop import Plan
+from ld3m_min.data import ImageDataset
 from ld3m_min.io.checkpoints import Checkpointer
 from ld3m_min.io.checkpoints import _read_manifest as read_manifest
 from ld3m_min.io.digests import versions
@@ -18,6 +19,21 @@ from .common import eval_preset, folder_of, load, settings
 
 def _same(a, b):
     return torch.equal(a.images(), b.images())
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_view_with_gaps_is_known_by_its_values(step):
+    """As of every fifth image of a set: the digest is that of a copy, and sees a change."""
+    images = torch.arange(20 * 3 * 16, dtype=torch.uint8).view(20, 3, 4, 4)
+    labels = torch.arange(20) % 2
+    view, copy = (
+        ImageDataset(f(images), f(labels), ("a", "b"), "train")
+        for f in (lambda x: x[::step], lambda x: x[::step].clone())
+    )
+    before = view.digest
+    assert before == copy.digest
+    labels[step] = 1 - labels[step]
+    assert view.digest != before
 
 
 def test_a_run_is_not_taken_up_with_other_images_of_the_same_names(tmp_path):
