@@ -75,9 +75,10 @@ class TrainPriorOptions(PriorOptions):
 
     Attributes:
         dtype: of the forward passes; by default bfloat16 on a GPU and float32 elsewhere.
-        start: name, folder or hub id of a prior to go on from: its autoencoder is kept, and its
-            denoiser trained `--unet-steps` further, for other classes with a new class embedding.
-            An autoencoder alone gets a denoiser.
+        start: name, folder or hub id of a prior to go on from: its autoencoder is kept, but for
+            `--decoder-steps` of a decoder that had none, and its denoiser trained `--unet-steps`
+            further, for other classes with a new class embedding. An autoencoder alone gets a
+            denoiser.
         hours: for a folder of one's own images, all of it together; 2 by default. A training that
             goes on has those that it began with.
         licence: of the images, for the card.
